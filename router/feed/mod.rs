@@ -1,0 +1,6 @@
+//! What control and the edge exchange, on a socket and in files.
+//!
+//! Owns the [`messages`], their framing, the snapshot file and the journal.
+//! Never decides what a record means for traffic: that is [`crate::table`].
+
+pub mod messages;
