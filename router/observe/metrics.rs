@@ -1,9 +1,375 @@
 //! Metrics: one row each, with the paragraph that explains it.
 //!
-//! Owns the rows (name, labels, kind, unit, prose), the per-thread cells that
-//! edge threads write with plain stores, and their sum. A total is the sum of
-//! its reasons. Never holds a lock on the request path.
+//! Owns the rows (name, labels, kind, unit, prose) and the enums that index the
+//! cells of [`super::EdgeCells`]. A series with a reason has no total of its
+//! own: the total is the sum of the reasons.
+//!
+//! To add a counter, a gauge or a histogram: a line in the table below.
 
-/// One edge thread's counters for one app; only that thread writes.
-#[derive(Debug, Default)]
-pub struct AppCells {}
+use super::Code;
+use super::cells::EdgeCells;
+use super::histogram::BUCKETS;
+use crate::feed::messages::{HistogramSample, Sample};
+
+/// What kind of metric a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; starts at 0 with its process.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Observations counted by size, in the bounds of [`super::histogram`].
+    Histogram,
+}
+
+/// How the values of several edges become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Added up.
+    Sum,
+    /// The smallest.
+    Min,
+}
+
+/// A metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// As exported; the unit is its last word.
+    pub name: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: Kind,
+    /// `seconds`, `bytes`, or what is counted.
+    pub unit: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// Over several edges.
+    pub merge: Merge,
+    /// A paragraph: what is counted, when, and what a change in it means.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])*
+        $enum:ident $kind:ident
+        $( $row:ident $name:literal [$unit:literal $merge:ident] ($($label:literal),*) $help:literal {
+            $( $variant:ident ($($value:literal),*) )+
+        } )+
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum $enum {
+            $( $( #[doc = concat!("`", $name, "`", $(" ", $value),*)] $variant, )+ )+
+        }
+
+        $(
+            static $row: Row = Row {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: &[$($label),*],
+                merge: Merge::$merge,
+                help: $help,
+            };
+        )+
+
+        impl $enum {
+            /// Every series, in the order of the cells.
+            pub const ALL: &'static [$enum] = &[$( $( $enum::$variant, )+ )+];
+
+            /// Every row.
+            pub fn rows() -> &'static [&'static Row] {
+                static ROWS: &[&Row] = &[$( &$row, )+];
+                ROWS
+            }
+
+            /// The row this series belongs to.
+            pub fn row(self) -> &'static Row {
+                match self { $( $( $enum::$variant => &$row, )+ )+ }
+            }
+
+            /// Its label values, in the order of the row's labels.
+            pub fn values(self) -> &'static [&'static str] {
+                match self { $( $( $enum::$variant => &[$($value),*], )+ )+ }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// What edge threads count.
+    Counter Counter
+
+    REQUESTS "portico_requests_total" ["requests" Sum] ("class")
+    "Requests whose exchange with the client ended, by the class of the status sent (or logged: 499 when the client left first). Counted once a request, whatever its tries; the rate of all classes together is the router's request rate." {
+        Responses1xx ("1xx") Responses2xx ("2xx") Responses3xx ("3xx")
+        Responses4xx ("4xx") Responses5xx ("5xx")
+    }
+
+    ACCEPTED "portico_client_connections_accepted_total" ["connections" Sum] ()
+    "Client connections accepted. Divide the request rate by this rate for the requests a connection carries." {
+        ConnectionsAccepted ()
+    }
+
+    CLOSED "portico_client_connections_closed_total" ["connections" Sum] ("reason")
+    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; a drain; a socket error; shed for overload." {
+        ClosedByClient ("client") ClosedAsAsked ("asked") ClosedIdle ("idle")
+        ClosedHeadTimeout ("head_timeout") ClosedMalformed ("malformed")
+        ClosedClientAborted ("client_aborted") ClosedAnswerCut ("answer_cut")
+        ClosedUpgraded ("upgraded") ClosedDraining ("draining") ClosedError ("error")
+        ClosedOverload ("overload")
+    }
+
+    ACCEPT_ERRORS "portico_accept_errors_total" ["errors" Sum] ("reason")
+    "Calls of accept(2) that failed: no descriptor left (raise the limit, or look for a leak), the client was gone already, or something else." {
+        AcceptDescriptors ("descriptors") AcceptAborted ("aborted") AcceptOther ("other")
+    }
+
+    CHECKOUTS "portico_backend_checkouts_total" ["checkouts" Sum] ("how")
+    "Backend connections taken for a try: reused from this thread's pool, or newly opened. A low share of reuse with steady traffic means backends close idle connections early, or that reuse is off." {
+        BackendReused ("reused") BackendOpened ("opened")
+    }
+
+    CONNECT_FAILURES "portico_backend_connect_failures_total" ["failures" Sum] ("reason")
+    "Attempts to connect to a backend that failed: refused (nothing listens), timed out, unreachable (no route, host down), no descriptor or local port left on the router, or something else." {
+        ConnectRefused ("refused") ConnectTimedOut ("timeout") ConnectUnreachable ("unreachable")
+        ConnectExhausted ("exhausted") ConnectOther ("other")
+    }
+
+    TRY_FAILURES "portico_backend_failures_total" ["failures" Sum] ("reason")
+    "Tries that failed after a connection was there: it closed before a byte of the answer (new or reused connection), no first byte in time, the answer was not HTTP, broke a limit or its framing, broke off, or went idle half-way." {
+        BackendClosedNew ("closed_new") BackendClosedReused ("closed_reused")
+        BackendFirstByteTimeout ("first_byte_timeout") BackendNotHttp ("not_http")
+        BackendBadAnswer ("bad_answer") BackendBrokeOff ("broke_off") BackendIdle ("idle")
+    }
+
+    RETRIES "portico_retries_total" ["retries" Sum] ("reason")
+    "Tries beyond a request's first, by what made the one before fail. Requests answered after one of these succeeded because of it." {
+        RetriedConnect ("connect") RetriedClosedReused ("closed_reused")
+        RetriedClosedNew ("closed_new")
+    }
+
+    WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries were used up; no other backend was left; its retry budget was spent; the connect phase was out of time." {
+        WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
+        WithheldAnswerBegun ("answer_begun") WithheldTries ("tries") WithheldNoBackend ("no_backend")
+        WithheldBudget ("budget") WithheldDeadline ("deadline")
+    }
+
+    QUEUE "portico_queue_waits_total" ["requests" Sum] ("outcome")
+    "Requests that found every backend of their app at its concurrency limit: admitted after a wait, turned away because the queue was full, waited too long (both H11), or the client left while waiting." {
+        QueueAdmitted ("admitted") QueueFull ("full") QueueTimedOut ("timeout")
+        QueueClientLeft ("client_left")
+    }
+
+    CONTINUES "portico_continues_sent_total" ["answers" Sum] ()
+    "100 Continue answers sent by the router itself to clients that expected one." {
+        ContinuesSent ()
+    }
+
+    UPGRADES "portico_upgrades_total" ["connections" Sum] ()
+    "Connections that became byte pipes after a 101, WebSockets mostly." {
+        Upgrades ()
+    }
+
+    CLIENT_RECEIVED "portico_client_received_bytes_total" ["bytes" Sum] ()
+    "Bytes of request bodies and upgraded streams read from clients, framing and heads not counted." {
+        ClientReceivedBytes ()
+    }
+
+    CLIENT_SENT "portico_client_sent_bytes_total" ["bytes" Sum] ()
+    "Bytes of answer bodies and upgraded streams sent to clients, framing and heads not counted." {
+        ClientSentBytes ()
+    }
+
+    FEED_CONNECTS "portico_feed_connects_total" ["connections" Sum] ()
+    "Times the edge connected to control. More than one per edge start means that one of the two went away." {
+        FeedConnects ()
+    }
+
+    FEED_APPLIED "portico_feed_applied_total" ["messages" Sum] ("kind")
+    "Changes taken from control: whole snapshots, and deltas." {
+        FeedSnapshots ("snapshot") FeedDeltas ("delta")
+    }
+
+    FEED_NACKS "portico_feed_nacks_total" ["records" Sum] ()
+    "Records of the feed that could not be used; their previous value stands. Anything above 0 is a bug in what wrote them: see the nack events." {
+        FeedNacks ()
+    }
+}
+
+metrics! {
+    /// What edge threads keep up to date.
+    Gauge Gauge
+
+    OPEN "portico_client_connections" ["connections" Sum] ()
+    "Client connections open now, idle ones included." {
+        ConnectionsOpen ()
+    }
+
+    IN_FLIGHT "portico_requests_in_flight" ["requests" Sum] ()
+    "Requests being served now: from their head to the end of the answer." {
+        InFlight ()
+    }
+
+    QUEUED "portico_requests_queued" ["requests" Sum] ()
+    "Requests waiting now for a backend with room." {
+        Queued ()
+    }
+
+    IDLE "portico_backend_connections_idle" ["connections" Sum] ()
+    "Idle backend connections kept for reuse." {
+        BackendIdleConnections ()
+    }
+
+    UPGRADES_OPEN "portico_upgrades_open" ["connections" Sum] ()
+    "Upgraded connections open now." {
+        UpgradesOpen ()
+    }
+
+    THREADS "portico_edge_threads" ["threads" Sum] ()
+    "Data threads serving." {
+        Threads ()
+    }
+
+    REVISION "portico_table_revision" ["revision" Min] ()
+    "The revision of the table the edge routes by; the oldest where there are several edges. Behind portico_control_revision for longer than a moment: the edge is cut off from control, and goes on with what it has." {
+        TableRevision ()
+    }
+
+    APPS "portico_table_apps" ["apps" Min] ()
+    "Apps in the table the edge routes by; the fewest where there are several edges." {
+        TableApps ()
+    }
+
+    FEED_CONNECTED "portico_feed_connected" ["edges" Sum] ()
+    "Edges connected to control." {
+        FeedConnected ()
+    }
+}
+
+metrics! {
+    /// What edge threads time. Observed in microseconds, exported in seconds.
+    Histogram Histogram
+
+    TOTAL "portico_request_duration_seconds" ["seconds" Sum] ()
+    "From a request's first byte to the end of its answer. Upgraded connections are not observed." {
+        Total ()
+    }
+
+    FIRST_BYTE "portico_backend_first_byte_seconds" ["seconds" Sum] ()
+    "From the end of sending a request to a backend to the first byte of its answer: the app's own time." {
+        FirstByte ()
+    }
+
+    CONNECT "portico_backend_connect_seconds" ["seconds" Sum] ()
+    "Time to open a backend connection; reused ones are not observed." {
+        Connect ()
+    }
+
+    QUEUE_TIME "portico_queue_wait_seconds" ["seconds" Sum] ()
+    "Time that requests which had to wait for a backend with room spent waiting." {
+        QueueWait ()
+    }
+}
+
+/// Requests by code; the index is [`Code`] itself, so it is no [`Counter`].
+pub static CODES: Row = Row {
+    name: "portico_coded_requests_total",
+    kind: Kind::Counter,
+    unit: "requests",
+    labels: &["code", "fault"],
+    merge: Merge::Sum,
+    help: "Requests that ended with a code of the router's own (H10 and so on), with whose fault it was: client, app or platform. Page on platform; tell the owner on app.",
+};
+
+impl Counter {
+    /// Counts a request under the class of its status.
+    #[inline]
+    pub fn responses(status: u16) -> Counter {
+        match status / 100 {
+            1 => Counter::Responses1xx,
+            2 => Counter::Responses2xx,
+            3 => Counter::Responses3xx,
+            4 => Counter::Responses4xx,
+            _ => Counter::Responses5xx,
+        }
+    }
+}
+
+/// Every row that edges report.
+pub fn rows() -> impl Iterator<Item = &'static Row> {
+    let rows = Counter::rows()
+        .iter()
+        .chain(Gauge::rows())
+        .chain(Histogram::rows())
+        .copied();
+    rows.chain([&CODES])
+}
+
+/// The row of this name, if edges report one.
+pub fn row(name: &str) -> Option<&'static Row> {
+    rows().find(|row| row.name == name)
+}
+
+/// One value of a row, as the feed carries it.
+pub fn sample(row: &Row, values: &[&str], value: f64) -> Sample {
+    Sample {
+        name: row.name.to_owned(),
+        labels: labels(row, values),
+        value,
+    }
+}
+
+fn labels(row: &Row, values: &[&str]) -> Vec<String> {
+    debug_assert_eq!(row.labels.len(), values.len());
+    let pairs = row.labels.iter().zip(values);
+    pairs
+        .flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()])
+        .collect()
+}
+
+/// The sum of every thread's cells, for the feed's
+/// [`Report`](crate::feed::messages::Report). Series that never counted are
+/// there with 0, so that a rate over them is 0 and not absent.
+pub fn collect<'a>(
+    cells: impl IntoIterator<Item = &'a EdgeCells> + Clone,
+) -> (Vec<Sample>, Vec<HistogramSample>) {
+    let all = || cells.clone().into_iter();
+    let mut samples = Vec::with_capacity(Counter::ALL.len() + Gauge::ALL.len() + Code::ALL.len());
+    for &counter in Counter::ALL {
+        let value: u64 = all().map(|cells| cells.counter(counter)).sum();
+        samples.push(sample(counter.row(), counter.values(), value as f64));
+    }
+    for &gauge in Gauge::ALL {
+        let value: u64 = all().map(|cells| cells.gauge(gauge)).sum();
+        samples.push(sample(gauge.row(), gauge.values(), value as f64));
+    }
+    for &code in Code::ALL {
+        let value: u64 = all().map(|cells| cells.code(code)).sum();
+        samples.push(sample(
+            &CODES,
+            &[code.name(), code.fault().name()],
+            value as f64,
+        ));
+    }
+    let histograms = Histogram::ALL.iter().map(|&histogram| {
+        let mut buckets = vec![0; BUCKETS];
+        let mut sum_us = 0;
+        for cells in all() {
+            sum_us += cells.add_buckets(histogram, &mut buckets);
+        }
+        HistogramSample {
+            name: histogram.row().name.to_owned(),
+            labels: labels(histogram.row(), histogram.values()),
+            buckets,
+            sum: sum_us as f64 / 1e6,
+        }
+    });
+    (samples, histograms.collect())
+}
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

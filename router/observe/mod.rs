@@ -4,8 +4,13 @@
 //! and the log writer. Never waits: what does not fit is dropped and counted.
 
 pub mod access_log;
+mod apps;
+mod cells;
 mod code;
-mod metrics;
+pub mod histogram;
+pub mod metrics;
 
+pub use apps::busiest;
+pub use cells::{AppCells, EdgeCells};
 pub use code::{Code, Fault};
-pub use metrics::AppCells;
+pub use metrics::{Counter, Gauge, Histogram};

@@ -1,0 +1,182 @@
+//! The cells behind the metrics: plain numbers that one thread writes and the
+//! collector reads.
+//!
+//! An increment is a relaxed load and a relaxed store: no `lock` prefix, no
+//! shared cache line. That is right only because of the one rule here.
+//!
+//! **Invariant**: each [`EdgeCells`], and each thread's [`AppCells`], has a
+//! single writer. A second one would lose counts (never more than that).
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::histogram::{BUCKETS, bucket};
+use super::metrics::{Counter, Gauge, Histogram};
+use super::{Code, Fault};
+
+const CODES: usize = Code::ALL.len();
+
+#[inline]
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+/// One histogram's cells.
+#[derive(Debug)]
+struct HistogramCells {
+    sum_us: AtomicU64,
+    buckets: [AtomicU64; BUCKETS],
+}
+
+/// One thread's counters, gauges and histograms. Alone on its cache lines (a
+/// pair of them: the prefetcher fetches two).
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct EdgeCells {
+    counters: [AtomicU64; Counter::ALL.len()],
+    gauges: [AtomicU64; Gauge::ALL.len()],
+    codes: [AtomicU64; CODES],
+    histograms: [HistogramCells; Histogram::ALL.len()],
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+impl Default for EdgeCells {
+    fn default() -> Self {
+        EdgeCells {
+            counters: zeros(),
+            gauges: zeros(),
+            codes: zeros(),
+            histograms: std::array::from_fn(|_| HistogramCells {
+                sum_us: AtomicU64::new(0),
+                buckets: zeros(),
+            }),
+        }
+    }
+}
+
+impl EdgeCells {
+    /// Counts one.
+    #[inline]
+    pub fn inc(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `n`.
+    #[inline]
+    pub fn add(&self, counter: Counter, n: u64) {
+        bump(&self.counters[counter as usize], n);
+    }
+
+    /// Counts a request that ended with `code`.
+    #[inline]
+    pub fn inc_code(&self, code: Code) {
+        bump(&self.codes[code as usize], 1);
+    }
+
+    /// Raises a gauge by one; each `up` has its [`down`](Self::down).
+    #[inline]
+    pub fn up(&self, gauge: Gauge) {
+        bump(&self.gauges[gauge as usize], 1);
+    }
+
+    /// Lowers a gauge by one.
+    #[inline]
+    pub fn down(&self, gauge: Gauge) {
+        bump(&self.gauges[gauge as usize], 1u64.wrapping_neg());
+    }
+
+    /// Sets this thread's part of a gauge.
+    #[inline]
+    pub fn set(&self, gauge: Gauge, value: u64) {
+        self.gauges[gauge as usize].store(value, Relaxed);
+    }
+
+    /// Observes `micros` microseconds.
+    #[inline]
+    pub fn observe(&self, histogram: Histogram, micros: u64) {
+        let cells = &self.histograms[histogram as usize];
+        bump(&cells.buckets[bucket(micros)], 1);
+        bump(&cells.sum_us, micros);
+    }
+
+    /// A counter's value.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Relaxed)
+    }
+
+    /// A gauge's value: this thread's part.
+    pub fn gauge(&self, gauge: Gauge) -> u64 {
+        self.gauges[gauge as usize].load(Relaxed)
+    }
+
+    /// Requests that ended with `code`.
+    pub fn code(&self, code: Code) -> u64 {
+        self.codes[code as usize].load(Relaxed)
+    }
+
+    /// Adds a histogram's buckets to `into`; returns its sum, microseconds.
+    pub(super) fn add_buckets(&self, histogram: Histogram, into: &mut [u64]) -> u64 {
+        let cells = &self.histograms[histogram as usize];
+        for (into, cell) in into.iter_mut().zip(&cells.buckets) {
+            *into += cell.load(Relaxed);
+        }
+        cells.sum_us.load(Relaxed)
+    }
+}
+
+/// One edge thread's counters for one app; only that thread writes.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct AppCells {
+    pub(super) responses: [AtomicU64; 5],
+    pub(super) bytes: AtomicU64,
+    pub(super) total_us: AtomicU64,
+    pub(super) in_flight: AtomicU64,
+    pub(super) codes: [AtomicU64; CODES],
+}
+
+impl Default for AppCells {
+    fn default() -> Self {
+        AppCells {
+            responses: zeros(),
+            bytes: AtomicU64::new(0),
+            total_us: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            codes: zeros(),
+        }
+    }
+}
+
+impl AppCells {
+    /// A request for the app began; [`answered`](Self::answered) ends it, on
+    /// the same thread.
+    #[inline]
+    pub fn begin(&self) {
+        bump(&self.in_flight, 1);
+    }
+
+    /// A request ended: the status sent (or 499), the code if it had one, the
+    /// body bytes sent and the time it took.
+    #[inline]
+    pub fn answered(&self, status: u16, code: Option<Code>, bytes: u64, total_us: u64) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        bump(&self.responses[class], 1);
+        bump(&self.bytes, bytes);
+        bump(&self.total_us, total_us);
+        bump(&self.in_flight, 1u64.wrapping_neg());
+        if let Some(code) = code {
+            bump(&self.codes[code as usize], 1);
+        }
+    }
+
+    /// Requests that ended with a code of `fault`.
+    pub fn faults(&self, fault: Fault) -> u64 {
+        let codes = Code::ALL.iter().filter(|code| code.fault() == fault);
+        codes
+            .map(|&code| self.codes[code as usize].load(Relaxed))
+            .sum()
+    }
+}

@@ -1,0 +1,120 @@
+//! Tests of the rows and of their sum over threads.
+
+use std::collections::HashSet;
+
+use super::*;
+
+#[test]
+fn every_row_is_named_and_explained() {
+    let mut names = HashSet::new();
+    for row in rows() {
+        assert!(names.insert(row.name), "{} is there twice", row.name);
+        assert!(row.name.starts_with("portico_"), "{}", row.name);
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        assert!(row.name.bytes().all(plain), "{}", row.name);
+        assert!(
+            row.help.len() > 30 && row.help.ends_with('.'),
+            "{} lacks prose",
+            row.name
+        );
+        assert!(!row.unit.is_empty(), "{} lacks a unit", row.name);
+    }
+}
+
+#[test]
+fn units_come_last() {
+    for row in rows() {
+        match row.kind {
+            Kind::Counter => assert!(row.name.ends_with("_total"), "{}", row.name),
+            Kind::Histogram => assert!(row.name.ends_with("_seconds"), "{}", row.name),
+            Kind::Gauge => assert!(!row.name.ends_with("_total"), "{}", row.name),
+        }
+        if row.unit == "bytes" {
+            assert!(row.name.ends_with("_bytes") || row.name.ends_with("_bytes_total"));
+        }
+    }
+}
+
+#[test]
+fn a_series_has_a_value_for_every_label_and_is_there_once() {
+    let mut seen = HashSet::new();
+    for counter in Counter::ALL {
+        assert_eq!(
+            counter.row().labels.len(),
+            counter.values().len(),
+            "{counter:?}"
+        );
+        assert!(
+            seen.insert((counter.row().name, counter.values())),
+            "{counter:?}"
+        );
+    }
+    for gauge in Gauge::ALL {
+        assert_eq!(gauge.row().labels.len(), gauge.values().len(), "{gauge:?}");
+    }
+}
+
+fn value(samples: &[Sample], name: &str, label: Option<&str>) -> f64 {
+    let of_row = samples.iter().filter(|sample| sample.name == name);
+    of_row
+        .filter(|sample| label.is_none_or(|label| sample.labels.iter().any(|l| l == label)))
+        .map(|sample| sample.value)
+        .sum()
+}
+
+#[test]
+fn a_total_is_the_sum_of_its_reasons_over_all_threads() {
+    let threads = [EdgeCells::default(), EdgeCells::default()];
+    threads[0].inc(Counter::responses(200));
+    threads[1].inc(Counter::responses(204));
+    threads[1].inc(Counter::responses(503));
+    threads[1].inc_code(Code::H12);
+    threads[1].add(Counter::ClientSentBytes, 4096);
+    threads[0].up(Gauge::ConnectionsOpen);
+    threads[1].up(Gauge::ConnectionsOpen);
+    threads[0].down(Gauge::ConnectionsOpen);
+    let (samples, _) = collect(&threads);
+    assert_eq!(value(&samples, "portico_requests_total", None), 3.0);
+    assert_eq!(value(&samples, "portico_requests_total", Some("2xx")), 2.0);
+    assert_eq!(
+        value(&samples, "portico_coded_requests_total", Some("H12")),
+        1.0
+    );
+    assert_eq!(
+        value(&samples, "portico_coded_requests_total", Some("app")),
+        1.0
+    );
+    assert_eq!(
+        value(&samples, "portico_client_sent_bytes_total", None),
+        4096.0
+    );
+    assert_eq!(value(&samples, "portico_client_connections", None), 1.0);
+}
+
+#[test]
+fn every_row_is_collected_even_before_it_counts() {
+    let (samples, histograms) = collect(&[EdgeCells::default()]);
+    for row in rows() {
+        let sampled = samples.iter().any(|sample| sample.name == row.name);
+        let observed = histograms
+            .iter()
+            .any(|histogram| histogram.name == row.name);
+        assert!(sampled ^ observed, "{} is not collected", row.name);
+    }
+}
+
+#[test]
+fn histograms_add_up_over_threads() {
+    let threads = [EdgeCells::default(), EdgeCells::default()];
+    threads[0].observe(Histogram::Total, 1_000);
+    threads[1].observe(Histogram::Total, 1_000);
+    threads[1].observe(Histogram::Total, 2_000_000);
+    let (_, histograms) = collect(&threads);
+    let total = histograms
+        .iter()
+        .find(|h| h.name == "portico_request_duration_seconds")
+        .unwrap();
+    assert_eq!(total.buckets.iter().sum::<u64>(), 3);
+    assert_eq!(total.buckets[crate::observe::histogram::bucket(1_000)], 2);
+    assert!((total.sum - 2.002).abs() < 1e-9);
+}
