@@ -27,6 +27,7 @@
 //! `tests/tidy.rs` holds this.
 
 pub mod feed;
+pub mod heritage;
 pub mod observe;
 pub mod settings;
 pub mod table;

@@ -1,0 +1,78 @@
+//! What the supervisor knows of its children, as it tells control and the
+//! operator. Values only.
+
+use serde::{Deserialize, Serialize};
+
+/// What a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The kernel: parent of the others.
+    Supervisor,
+    /// Registry, store, admin port.
+    Control,
+    /// The data plane.
+    Edge,
+}
+
+impl Role {
+    /// The name in logs, in the process table and in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Supervisor => "supervisor",
+            Role::Control => "control",
+            Role::Edge => "edge",
+        }
+    }
+}
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Started, not serving yet.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Told to finish what it has and exit.
+    Draining,
+    /// Dead; its replacement waits for the backoff to pass.
+    Waiting,
+}
+
+/// One row of the process table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// What it is.
+    pub role: Role,
+    /// Its process id; 0 while [`ProcessState::Waiting`].
+    pub pid: u32,
+    /// Where it is in its life.
+    pub state: ProcessState,
+    /// When it was started, Unix milliseconds.
+    pub started_at_ms: u64,
+    /// How often this role was restarted after an unwanted death.
+    pub restarts: u64,
+    /// How the last one of this role ended.
+    pub last_exit: Option<Obituary>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Obituary {
+    /// Who.
+    pub pid: u32,
+    /// When, Unix milliseconds.
+    pub at_ms: u64,
+    /// How long it lived, milliseconds.
+    pub lived_ms: u64,
+    /// Its exit code, if it exited.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it, if one did.
+    pub signal: Option<i32>,
+    /// Why, in a few words: `exited with 1`, `killed by signal 9`,
+    /// `killed: no answer for 10s`.
+    pub reason: String,
+    /// The last lines it wrote to standard error, oldest first.
+    pub last_words: Vec<String>,
+}

@@ -1,0 +1,392 @@
+//! One row per key: how it is checked, shown and explained. The only place
+//! that knows the names of keys. Never reads a file.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::error::{Place, SettingsError};
+use super::source::Entry;
+use super::{AccessLog, LogFormat, Settings, Tokens, cores};
+
+/// The longest list a key takes: listeners cost a socket per data thread,
+/// trusted proxies a comparison per request.
+const MAX_LIST: usize = 256;
+/// More data threads than any machine has cores.
+const MAX_THREADS: i64 = 1024;
+/// A drain longer than a day is a typing error.
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// One setting.
+pub struct Row {
+    /// Its dotted key.
+    pub key: &'static str,
+    /// What a value must be; ends an error message.
+    pub expected: &'static str,
+    /// Whether it takes a list: a bare `--set` word is then a list of one.
+    list: bool,
+    /// Checks and stores a value; the error says what exactly is wrong.
+    set: fn(&mut Settings, &Value) -> Result<(), String>,
+    /// The value as the file would write it.
+    pub show: fn(&Settings) -> Value,
+}
+
+/// Every key there is, in the order of `config/portico.toml`.
+pub static ROWS: &[Row] = &[
+    Row {
+        key: "state_dir",
+        expected: "the path of a folder, as a string",
+        list: false,
+        set: |settings, value| {
+            settings.state_dir = path(string(value)?)?;
+            Ok(())
+        },
+        show: |settings| settings.state_dir.display().to_string().into(),
+    },
+    Row {
+        key: "edge.http",
+        expected: "a list of addresses, such as [\"0.0.0.0:8080\"]",
+        list: true,
+        set: |settings, value| {
+            let listeners = list(value, address)?;
+            if listeners.is_empty() {
+                return Err("without a listener the router serves nobody".into());
+            }
+            settings.edge.http = listeners;
+            Ok(())
+        },
+        show: |settings| shown(&settings.edge.http),
+    },
+    Row {
+        key: "edge.https",
+        expected: "an empty list",
+        list: true,
+        set: |_, value| match list(value, address)?.is_empty() {
+            true => Ok(()),
+            false => Err("this version does not serve TLS yet: end TLS in front of it".into()),
+        },
+        show: |_| Value::Array(Vec::new()),
+    },
+    Row {
+        key: "edge.threads",
+        expected: "a whole number from 0 to 1024 (0 = one per core)",
+        list: false,
+        set: |settings, value| {
+            let asked = value
+                .as_integer()
+                .filter(|count| (0..=MAX_THREADS).contains(count))
+                .and_then(|count| usize::try_from(count).ok())
+                .ok_or_else(String::new)?;
+            settings.edge.threads_asked = asked;
+            settings.edge.threads = if asked == 0 { cores() } else { asked };
+            Ok(())
+        },
+        show: |settings| {
+            Value::Integer(i64::try_from(settings.edge.threads_asked).unwrap_or(MAX_THREADS))
+        },
+    },
+    Row {
+        key: "edge.trusted_proxies",
+        expected: "a list of CIDR blocks or addresses, such as [\"10.0.0.0/8\"]",
+        list: true,
+        set: |settings, value| {
+            settings.edge.trusted_proxies = list(value, block)?;
+            Ok(())
+        },
+        show: |settings| shown(&settings.edge.trusted_proxies),
+    },
+    Row {
+        key: "edge.drain_timeout",
+        expected: "a duration up to 24h, such as \"30s\", or a number of seconds",
+        list: false,
+        set: |settings, value| {
+            settings.edge.drain_timeout = duration(value)?;
+            Ok(())
+        },
+        show: |settings| shown_duration(settings.edge.drain_timeout).into(),
+    },
+    Row {
+        key: "api.listen",
+        expected: "an address, such as \"127.0.0.1:8081\"",
+        list: false,
+        set: |settings, value| {
+            settings.api.listen = address(string(value)?)?;
+            Ok(())
+        },
+        show: |settings| settings.api.listen.to_string().into(),
+    },
+    Row {
+        key: "admin.listen",
+        expected: "an address, such as \"127.0.0.1:8082\"",
+        list: false,
+        set: |settings, value| {
+            settings.admin.listen = address(string(value)?)?;
+            Ok(())
+        },
+        show: |settings| settings.admin.listen.to_string().into(),
+    },
+    Row {
+        key: "auth.tokens",
+        expected: "\"auto\"",
+        list: false,
+        set: |settings, value| match string(value)? {
+            "auto" => {
+                settings.auth.tokens = Tokens::Auto;
+                Ok(())
+            }
+            _ => Err(String::new()),
+        },
+        show: |settings| match settings.auth.tokens {
+            Tokens::Auto => "auto".into(),
+        },
+    },
+    Row {
+        key: "log.access",
+        expected: "\"stdout\", \"off\" or \"file:PATH\"",
+        list: false,
+        set: |settings, value| {
+            settings.log.access = match string(value)? {
+                "stdout" => AccessLog::Stdout,
+                "off" => AccessLog::Off,
+                other => match other.strip_prefix("file:") {
+                    Some(file) => AccessLog::File(path(file)?),
+                    None => return Err(String::new()),
+                },
+            };
+            Ok(())
+        },
+        show: |settings| match &settings.log.access {
+            AccessLog::Stdout => "stdout".into(),
+            AccessLog::Off => "off".into(),
+            AccessLog::File(path) => format!("file:{}", path.display()).into(),
+        },
+    },
+    Row {
+        key: "log.format",
+        expected: "\"logfmt\" or \"json\"",
+        list: false,
+        set: |settings, value| {
+            settings.log.format = match string(value)? {
+                "logfmt" => LogFormat::Logfmt,
+                "json" => LogFormat::Json,
+                _ => return Err(String::new()),
+            };
+            Ok(())
+        },
+        show: |settings| match settings.log.format {
+            LogFormat::Logfmt => "logfmt".into(),
+            LogFormat::Json => "json".into(),
+        },
+    },
+];
+
+/// Whether `key` names a setting.
+pub(super) fn is_key(key: &str) -> bool {
+    ROWS.iter().any(|row| row.key == key)
+}
+
+/// Whether `key` names a table that holds settings.
+pub(super) fn is_section(key: &str) -> bool {
+    ROWS.iter().any(|row| {
+        row.key
+            .split_once('.')
+            .is_some_and(|(section, _)| section == key)
+    })
+}
+
+/// Checks one entry and stores its value.
+pub(super) fn apply(settings: &mut Settings, entry: &Entry) -> Result<(), SettingsError> {
+    let row = ROWS
+        .iter()
+        .find(|row| row.key == entry.key)
+        .ok_or_else(|| unknown(entry))?;
+    let as_list = entry.bare && row.list;
+    let value = if as_list {
+        Value::Array(vec![entry.value.clone()])
+    } else {
+        entry.value.clone()
+    };
+    (row.set)(settings, &value).map_err(|why| SettingsError::Value {
+        place: entry.place.clone(),
+        key: row.key,
+        value: value.to_string(),
+        expected: row.expected,
+        why: if why.is_empty() {
+            why
+        } else {
+            format!("; {why}")
+        },
+    })
+}
+
+fn unknown(entry: &Entry) -> SettingsError {
+    let hint = if is_section(&entry.key) {
+        format!("; {} is a section: set a key inside it", entry.key)
+    } else {
+        let last = entry.key.rsplit('.').next().unwrap_or(&entry.key);
+        ROWS.iter()
+            .map(|row| (distance(row.key, &entry.key), row))
+            .min_by_key(|(distance, _)| *distance)
+            .filter(|(distance, row)| *distance <= 3 || row.key.rsplit('.').next() == Some(last))
+            .map(|(_, row)| format!("; did you mean {}?", row.key))
+            .unwrap_or_default()
+    };
+    SettingsError::Unknown {
+        place: entry.place.clone(),
+        key: entry.key.clone(),
+        hint,
+    }
+}
+
+/// Edits between two names (Levenshtein), for the hint on a typing error.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, from) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in right.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// No two listeners may want one address: with `SO_REUSEPORT` the kernel
+/// would share it silently between, say, the data plane and the API.
+pub(super) fn check_listeners(settings: &Settings, given: &[Entry]) -> Result<(), SettingsError> {
+    let mut taken: Vec<(&'static str, SocketAddr)> = Vec::new();
+    let wanted = settings
+        .edge
+        .http
+        .iter()
+        .map(|address| ("edge.http", *address));
+    let wanted = wanted.chain([
+        ("api.listen", settings.api.listen),
+        ("admin.listen", settings.admin.listen),
+    ]);
+    for (key, address) in wanted {
+        if let Some((other_key, other)) = taken.iter().find(|(_, other)| overlap(address, *other)) {
+            let place = given
+                .iter()
+                .rfind(|entry| entry.key == key)
+                .or_else(|| given.iter().rfind(|entry| entry.key == *other_key))
+                .map_or(Place::Default, |entry| entry.place.clone());
+            return Err(SettingsError::Value {
+                place,
+                key,
+                value: address.to_string(),
+                expected: "an address of its own",
+                why: format!("; {other_key} already listens on {other}"),
+            });
+        }
+        taken.push((key, address));
+    }
+    Ok(())
+}
+
+/// Port 0 never overlaps: the kernel picks another each time. IPv6 sockets
+/// are bound v6-only, so the families never meet.
+fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
+    left.port() == right.port()
+        && left.port() != 0
+        && left.is_ipv4() == right.is_ipv4()
+        && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
+}
+
+fn string(value: &Value) -> Result<&str, String> {
+    value
+        .as_str()
+        .ok_or_else(|| format!("this is {}", kind(value)))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
+
+fn list<T>(value: &Value, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let items = value
+        .as_array()
+        .ok_or_else(|| format!("this is {}", kind(value)))?;
+    if items.len() > MAX_LIST {
+        return Err(format!("{} items, at most {MAX_LIST}", items.len()));
+    }
+    items.iter().map(|value| item(string(value)?)).collect()
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("the path is empty or holds a NUL".into());
+    }
+    Ok(PathBuf::from(text))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
+}
+
+/// A CIDR block; a plain address is a block of one.
+fn block(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse::<ipnet::IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
+        .map_err(|_| format!("{text:?} is not a CIDR block"))
+}
+
+/// `"30s"`, `"250ms"`, `"1m"`, `"1h"`, or a number of seconds.
+fn duration(value: &Value) -> Result<Duration, String> {
+    let seconds = match value {
+        Value::Integer(seconds) => *seconds as f64,
+        Value::Float(seconds) => *seconds,
+        Value::String(text) => {
+            let split = text
+                .find(|c: char| c.is_ascii_alphabetic())
+                .unwrap_or(text.len());
+            let (digits, unit) = text.split_at(split);
+            let plain = digits
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.');
+            let count: f64 = digits
+                .parse()
+                .ok()
+                .filter(|_| plain)
+                .ok_or_else(String::new)?;
+            count
+                * match unit {
+                    "ms" => 0.001,
+                    "s" => 1.0,
+                    "m" => 60.0,
+                    "h" => 3600.0,
+                    "" => return Err("the unit is missing: ms, s, m or h".into()),
+                    _ => return Err(format!("{unit:?} is not one of ms, s, m, h")),
+                }
+        }
+        other => return Err(format!("this is {}", kind(other))),
+    };
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|duration| *duration <= MAX_DRAIN)
+        .ok_or_else(String::new)
+}
+
+fn shown_duration(duration: Duration) -> String {
+    match duration.subsec_nanos() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
+    }
+}
+
+fn shown<T: ToString>(items: &[T]) -> Value {
+    Value::Array(items.iter().map(|item| item.to_string().into()).collect())
+}

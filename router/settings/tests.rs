@@ -1,0 +1,1 @@
+//! Settings: defaults as documented, and every way to get them wrong.
