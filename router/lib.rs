@@ -26,6 +26,7 @@
 //! `supervisor` uses only settings and its own heritage; `main.rs` wires.
 //! `tests/tidy.rs` holds this.
 
+pub mod cli;
 pub mod feed;
 pub mod heritage;
 pub mod observe;

@@ -1,0 +1,33 @@
+//! The command line: what a person may ask of the program. Owns the names
+//! of subcommands and options. Never does the work itself.
+
+mod settings_args;
+
+use clap::{Parser, Subcommand};
+
+pub use settings_args::SettingsArgs;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// It did not work.
+pub const FAILED: u8 = 1;
+/// The command line made no sense (clap's own code as well).
+pub const USAGE: u8 = 2;
+/// The settings were refused (`EX_USAGE` of sysexits, as linkerd has it).
+pub const BAD_SETTINGS: u8 = 64;
+
+/// Portico, an HTTP edge router for a platform's fleet.
+#[derive(Debug, Parser)]
+#[command(name = "portico", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every subcommand.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check settings without binding or creating anything
+    Check(SettingsArgs),
+}
