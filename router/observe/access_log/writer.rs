@@ -1,0 +1,416 @@
+//! From the data threads' buffers to standard output or a file.
+//!
+//! Each data thread fills a [`LogBuffer`] of its own and hands it over whole,
+//! once it holds [`BATCH_BYTES`] or is [`BATCH_FLUSHES`] ticks old, through one
+//! bounded channel to the one writer thread, which hands the emptied buffer
+//! back. So the log's memory is bounded by the channel, a line costs its data
+//! thread a copy, and a disk that is slow, full or gone costs lines, which are
+//! counted, and nothing else.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use super::Line;
+use crate::feed::messages::Sample;
+use crate::observe::metrics::{Kind, Merge, Row, sample};
+use crate::settings::{self, AccessLog, LogFormat};
+
+/// A buffer this full is handed over at once.
+const BATCH_BYTES: usize = 48 * 1024;
+/// What a buffer is made with: a batch and one more long line.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// A buffer that grew beyond this is not kept.
+const RECYCLED_BYTES: usize = 2 * BUFFER_BYTES;
+/// Flushes (100 ms apart) after which even a nearly empty buffer is handed over.
+const BATCH_FLUSHES: u32 = 2;
+/// Batches waiting for the writer, over all threads: 64 of 64 KiB are 4 MiB.
+const QUEUED_BATCHES: usize = 64;
+/// Empty buffers waiting to be used again, for each thread.
+const SPARE_BUFFERS: usize = 4;
+/// How long a sink that would block may take before its batch is dropped.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+static WRITTEN: Row = Row {
+    name: "portico_access_log_lines_total",
+    kind: Kind::Counter,
+    unit: "lines",
+    labels: &[],
+    merge: Merge::Sum,
+    help: "Access log lines written to their file or to standard output.",
+};
+
+static DROPPED: Row = Row {
+    name: "portico_access_log_dropped_total",
+    kind: Kind::Counter,
+    unit: "lines",
+    labels: &["reason"],
+    merge: Merge::Sum,
+    help: "Access log lines lost: the writer could not keep up (backlog), or could not write (write_error: a full disk, a closed pipe). Requests are never held up for the log.",
+};
+
+/// The log's metrics.
+pub(crate) fn rows() -> [&'static Row; 2] {
+    [&WRITTEN, &DROPPED]
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    written: AtomicU64,
+    dropped_backlog: AtomicU64,
+    dropped_error: AtomicU64,
+    reopen: AtomicBool,
+    closing: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Message {
+    Batch(Batch),
+    /// Look at the flags.
+    Wake,
+}
+
+#[derive(Debug)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: u64,
+    spare: SyncSender<Vec<u8>>,
+}
+
+/// The access log of a process. Closed by [`Log::close`].
+#[derive(Debug)]
+pub struct Log {
+    shared: Arc<Shared>,
+    format: LogFormat,
+    /// `None`: the log is off.
+    writer: Option<SyncSender<Message>>,
+    done: Receiver<()>,
+}
+
+impl Log {
+    /// Opens the log and starts its writer. Fails if the file cannot be opened
+    /// or the thread not be started.
+    pub fn open(settings: &settings::Log) -> io::Result<Log> {
+        let sink = match &settings.access {
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(Sink::stdout()?),
+            AccessLog::File(path) => Some(Sink::file(path.clone())?),
+        };
+        let shared = Arc::new(Shared::default());
+        let (ended, done) = sync_channel(1);
+        let writer = match sink {
+            None => None,
+            Some(sink) => {
+                let (sender, queue) = sync_channel(QUEUED_BATCHES);
+                let shared = Arc::clone(&shared);
+                thread::Builder::new()
+                    .name("access-log".into())
+                    .spawn(move || {
+                        drain(&queue, sink, &shared);
+                        // Nobody may be waiting any more.
+                        let _ = ended.try_send(());
+                    })?;
+                Some(sender)
+            }
+        };
+        Ok(Log {
+            shared,
+            format: settings.format,
+            writer,
+            done,
+        })
+    }
+
+    /// A buffer for one data thread.
+    pub fn buffer(&self) -> LogBuffer {
+        let (give_back, spare) = sync_channel(SPARE_BUFFERS);
+        LogBuffer {
+            bytes: Vec::new(),
+            lines: 0,
+            flushes: 0,
+            format: self.format,
+            writer: self.writer.clone(),
+            spare,
+            give_back,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Opens the file anew, for whoever moved it away (SIGHUP). If that fails
+    /// the old one stays in use. Standard output is left as it is.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Writes what was handed over and ends the writer, within `patience`.
+    /// Buffers hand over what they hold when dropped or flushed; do that first.
+    pub fn close(self, patience: Duration) {
+        self.shared.closing.store(true, Relaxed);
+        self.wake();
+        if self.writer.is_some() {
+            // A writer that is stuck in a write ends with the process.
+            let _ = self.done.recv_timeout(patience);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(writer) = &self.writer {
+            // A full queue wakes the writer just as well.
+            let _ = writer.try_send(Message::Wake);
+        }
+    }
+
+    /// Lines written and dropped, for the feed's report.
+    pub fn samples(&self) -> Vec<Sample> {
+        let value = |cell: &AtomicU64| cell.load(Relaxed) as f64;
+        vec![
+            sample(&WRITTEN, &[], value(&self.shared.written)),
+            sample(&DROPPED, &["backlog"], value(&self.shared.dropped_backlog)),
+            sample(
+                &DROPPED,
+                &["write_error"],
+                value(&self.shared.dropped_error),
+            ),
+        ]
+    }
+}
+
+/// One data thread's part of the log. Hands over what it holds when dropped.
+#[derive(Debug)]
+pub struct LogBuffer {
+    bytes: Vec<u8>,
+    lines: u64,
+    flushes: u32,
+    format: LogFormat,
+    writer: Option<SyncSender<Message>>,
+    spare: Receiver<Vec<u8>>,
+    give_back: SyncSender<Vec<u8>>,
+    shared: Arc<Shared>,
+}
+
+impl LogBuffer {
+    /// Whether the log is on: what is only gathered for a line may be left out
+    /// when it is not.
+    #[inline]
+    pub fn enabled(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Adds a line. Never waits.
+    #[inline]
+    pub fn push(&mut self, line: &Line<'_>) {
+        if self.writer.is_none() {
+            return;
+        }
+        line.write(self.format, &mut self.bytes);
+        self.lines += 1;
+        if self.bytes.len() >= BATCH_BYTES {
+            self.hand_over();
+        }
+    }
+
+    /// Called about every 100 ms by the thread that owns the buffer: hands over
+    /// lines that have waited for two calls.
+    #[inline]
+    pub fn flush(&mut self) {
+        if self.lines == 0 {
+            return;
+        }
+        self.flushes += 1;
+        if self.flushes >= BATCH_FLUSHES {
+            self.hand_over();
+        }
+    }
+
+    /// Hands over whatever is held, at once. Never waits.
+    pub fn hand_over(&mut self) {
+        self.flushes = 0;
+        let lines = std::mem::take(&mut self.lines);
+        let Some(writer) = self.writer.as_ref().filter(|_| lines > 0) else {
+            return;
+        };
+        let empty = self.spare.try_recv();
+        let empty = empty.unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
+        let bytes = std::mem::replace(&mut self.bytes, empty);
+        let batch = Batch {
+            bytes,
+            lines,
+            spare: self.give_back.clone(),
+        };
+        let refused = match writer.try_send(Message::Batch(batch)) {
+            Ok(()) => return,
+            Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => refused,
+        };
+        self.shared.dropped_backlog.fetch_add(lines, Relaxed);
+        if let Message::Batch(batch) = refused {
+            recycle(batch);
+        }
+    }
+}
+
+impl Drop for LogBuffer {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+fn recycle(batch: Batch) {
+    let Batch {
+        mut bytes, spare, ..
+    } = batch;
+    if bytes.capacity() <= RECYCLED_BYTES {
+        bytes.clear();
+        // Enough spares, or the thread is gone: the buffer is freed.
+        let _ = spare.try_send(bytes);
+    }
+}
+
+/// The writer thread: ends when every sender is gone, or when closing and the
+/// queue is empty.
+fn drain(queue: &Receiver<Message>, mut sink: Sink, shared: &Shared) {
+    loop {
+        let message = match queue.try_recv() {
+            Ok(message) => message,
+            Err(_) if shared.closing.load(Relaxed) => return,
+            Err(_) => match queue.recv() {
+                Ok(message) => message,
+                Err(_) => return,
+            },
+        };
+        if shared.reopen.swap(false, Relaxed) {
+            sink.reopen();
+        }
+        let Message::Batch(batch) = message else {
+            continue;
+        };
+        match sink.write(&batch.bytes) {
+            Ok(()) => shared.written.fetch_add(batch.lines, Relaxed),
+            Err(_) => shared.dropped_error.fetch_add(batch.lines, Relaxed),
+        };
+        recycle(batch);
+    }
+}
+
+/// Where lines go.
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    /// `None`: standard output.
+    path: Option<PathBuf>,
+    /// The last write ended inside a line.
+    torn: bool,
+    /// The last write failed; said once, not for every batch.
+    failing: bool,
+}
+
+impl Sink {
+    fn stdout() -> io::Result<Sink> {
+        // A descriptor of its own, past the standard library's lock and buffer.
+        let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
+        Ok(Sink {
+            file,
+            path: None,
+            torn: false,
+            failing: false,
+        })
+    }
+
+    fn file(path: PathBuf) -> io::Result<Sink> {
+        let file = append_to(&path)?;
+        Ok(Sink {
+            file,
+            path: Some(path),
+            torn: false,
+            failing: false,
+        })
+    }
+
+    fn reopen(&mut self) {
+        let Some(path) = &self.path else { return };
+        match append_to(path) {
+            Ok(file) => {
+                self.file = file;
+                self.torn = false;
+            }
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "cannot reopen the access log; the old file stays in use");
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let result = self.write_lines(bytes);
+        match &result {
+            Err(error) if !self.failing => {
+                tracing::error!(%error, "cannot write the access log; lines are dropped and counted");
+            }
+            Ok(()) if self.failing => tracing::info!("the access log is being written again"),
+            _ => {}
+        }
+        self.failing = result.is_err();
+        result
+    }
+
+    fn write_lines(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.write_some(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.write_some(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) => {
+                    let written = &bytes[..bytes.len() - rest.len()];
+                    self.torn = written.last().is_some_and(|&byte| byte != b'\n');
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => return Ok(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Standard output may be a terminal or pipe that someone made non-blocking.
+    fn wait(&self) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let patience = Timespec {
+            tv_sec: PATIENCE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        match poll(
+            &mut [PollFd::new(&self.file, PollFlags::OUT)],
+            Some(&patience),
+        ) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn append_to(path: &PathBuf) -> io::Result<File> {
+    File::options().create(true).append(true).open(path)
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -1,0 +1,223 @@
+//! The writer against files, pipes and disks that misbehave.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn line(path: &[u8]) -> Line<'_> {
+    Line {
+        method: b"GET",
+        path,
+        host: b"a.example",
+        request_id: b"id",
+        fwd: b"127.0.0.1",
+        client: None,
+        app: "shop",
+        backend: "web.1",
+        release: "",
+        tries: 1,
+        queue_us: Some(0),
+        connect_us: Some(0),
+        first_byte_us: Some(0),
+        total_us: 0,
+        status: 200,
+        bytes: 0,
+        protocol: "http1.1",
+        tls: "",
+        code: None,
+        cause: None,
+    }
+}
+
+fn settings(path: &Path) -> settings::Log {
+    settings::Log {
+        access: AccessLog::File(path.to_owned()),
+        format: LogFormat::Logfmt,
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < DEADLINE, "{what} did not happen in time");
+        thread::yield_now();
+    }
+}
+
+fn value(log: &Log, label: &str) -> f64 {
+    let samples = log.samples();
+    let of = samples.iter().filter(|sample| match sample.labels.get(1) {
+        Some(value) => value == label,
+        None => label == "written",
+    });
+    of.map(|sample| sample.value).sum()
+}
+
+#[test]
+fn lines_of_all_threads_arrive_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = Log::open(&settings(&path)).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut buffer = log.buffer();
+            scope.spawn(move || {
+                for _ in 0..2_000 {
+                    buffer.push(&line(b"/x"));
+                }
+            });
+        }
+    });
+    until("writing", || {
+        value(&log, "written") + value(&log, "backlog") == 8_000.0
+    });
+    let written = value(&log, "written");
+    log.close(DEADLINE);
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().count() as f64, written);
+    assert!(
+        text.lines()
+            .all(|line| line.starts_with("at=info ") && line.ends_with(" tls="))
+    );
+}
+
+#[test]
+fn a_flush_waits_for_the_second_tick_and_an_empty_one_does_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = Log::open(&settings(&path)).unwrap();
+    let mut buffer = log.buffer();
+    buffer.flush();
+    buffer.flush();
+    buffer.push(&line(b"/1"));
+    buffer.flush();
+    assert_eq!(buffer.lines, 1);
+    buffer.flush();
+    assert_eq!(buffer.lines, 0);
+    until("writing", || value(&log, "written") == 1.0);
+}
+
+#[test]
+fn reopening_starts_the_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = Log::open(&settings(&path)).unwrap();
+    let mut buffer = log.buffer();
+    buffer.push(&line(b"/old"));
+    buffer.hand_over();
+    until("writing", || value(&log, "written") == 1.0);
+    fs::rename(&path, folder.path().join("access.log.1")).unwrap();
+    log.reopen();
+    until("reopening", || path.exists());
+    buffer.push(&line(b"/new"));
+    drop(buffer);
+    log.close(DEADLINE);
+    assert!(fs::read_to_string(&path).unwrap().contains("/new"));
+    assert!(
+        fs::read_to_string(folder.path().join("access.log.1"))
+            .unwrap()
+            .contains("/old")
+    );
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_nothing_else() {
+    let log = Log::open(&settings(Path::new("/dev/full"))).unwrap();
+    let mut buffer = log.buffer();
+    buffer.push(&line(b"/1"));
+    buffer.push(&line(b"/2"));
+    buffer.hand_over();
+    until("dropping", || value(&log, "write_error") == 2.0);
+    buffer.push(&line(b"/3"));
+    buffer.hand_over();
+    until("dropping on", || value(&log, "write_error") == 3.0);
+    assert_eq!(value(&log, "written"), 0.0);
+}
+
+fn pipe() -> (OwnedFd, Sink) {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    (
+        read,
+        Sink {
+            file: File::from(write),
+            path: None,
+            torn: false,
+            failing: false,
+        },
+    )
+}
+
+#[test]
+fn a_broken_pipe_is_an_error_and_not_the_end() {
+    let (read, mut sink) = pipe();
+    drop(read);
+    let error = sink.write(b"at=info\n").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert!(sink.failing);
+}
+
+#[test]
+fn a_stuck_reader_drops_lines_without_holding_up_the_thread() {
+    let (read, sink) = pipe();
+    let shared = Arc::new(Shared::default());
+    let (writer, queue) = sync_channel(2);
+    let (give_back, spare) = sync_channel(SPARE_BUFFERS);
+    let drained = thread::spawn({
+        let shared = Arc::clone(&shared);
+        move || drain(&queue, sink, &shared)
+    });
+    let mut buffer = LogBuffer {
+        bytes: Vec::new(),
+        lines: 0,
+        flushes: 0,
+        format: LogFormat::Logfmt,
+        writer: Some(writer),
+        spare,
+        give_back,
+        shared: Arc::clone(&shared),
+    };
+    let start = Instant::now();
+    let mut pushed: u64 = 0;
+    while shared.dropped_backlog.load(Relaxed) == 0 {
+        buffer.push(&line(b"/x"));
+        pushed += 1;
+        assert!(start.elapsed() < DEADLINE, "nothing was dropped");
+    }
+    buffer.hand_over();
+    drop(buffer);
+    let text = io::read_to_string(File::from(read)).unwrap();
+    drained.join().unwrap();
+    let dropped = shared.dropped_backlog.load(Relaxed);
+    assert_eq!(text.lines().count() as u64 + dropped, pushed);
+    assert_eq!(shared.written.load(Relaxed) + dropped, pushed);
+}
+
+#[test]
+fn a_torn_line_is_ended_before_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let mut sink = Sink::file(path.clone()).unwrap();
+    sink.torn = true;
+    sink.write(b"at=info\n").unwrap();
+    assert_eq!(fs::read_to_string(path).unwrap(), "\nat=info\n");
+    assert!(!sink.torn);
+}
+
+#[test]
+fn a_log_that_is_off_takes_lines_and_keeps_none() {
+    let off = settings::Log {
+        access: AccessLog::Off,
+        format: LogFormat::Json,
+    };
+    let log = Log::open(&off).unwrap();
+    let mut buffer = log.buffer();
+    assert!(!buffer.enabled());
+    buffer.push(&line(b"/x"));
+    assert!(buffer.bytes.is_empty());
+    log.close(DEADLINE);
+}
