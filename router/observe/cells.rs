@@ -57,6 +57,12 @@ impl Default for EdgeCells {
     }
 }
 
+impl AsRef<EdgeCells> for EdgeCells {
+    fn as_ref(&self) -> &EdgeCells {
+        self
+    }
+}
+
 impl EdgeCells {
     /// Counts one.
     #[inline]

@@ -333,17 +333,17 @@ fn labels(row: &Row, values: &[&str]) -> Vec<String> {
 /// The sum of every thread's cells, for the feed's
 /// [`Report`](crate::feed::messages::Report). Series that never counted are
 /// there with 0, so that a rate over them is 0 and not absent.
-pub fn collect<'a>(
-    cells: impl IntoIterator<Item = &'a EdgeCells> + Clone,
-) -> (Vec<Sample>, Vec<HistogramSample>) {
-    let all = || cells.clone().into_iter();
+pub fn collect<C: AsRef<EdgeCells>>(cells: &[C]) -> (Vec<Sample>, Vec<HistogramSample>) {
+    let all = || cells.iter().map(AsRef::as_ref);
     let mut samples = Vec::with_capacity(Counter::ALL.len() + Gauge::ALL.len() + Code::ALL.len());
     for &counter in Counter::ALL {
         let value: u64 = all().map(|cells| cells.counter(counter)).sum();
         samples.push(sample(counter.row(), counter.values(), value as f64));
     }
     for &gauge in Gauge::ALL {
-        let value: u64 = all().map(|cells| cells.gauge(gauge)).sum();
+        // A thread's part may be below zero where another raised what it lowered.
+        let sum = all().fold(0u64, |sum, cells| sum.wrapping_add(cells.gauge(gauge)));
+        let value = sum.cast_signed().max(0);
         samples.push(sample(gauge.row(), gauge.values(), value as f64));
     }
     for &code in Code::ALL {

@@ -9,6 +9,7 @@ mod cells;
 mod code;
 pub mod histogram;
 pub mod metrics;
+pub mod process_log;
 
 pub use apps::busiest;
 pub use cells::{AppCells, EdgeCells};
