@@ -30,5 +30,6 @@ pub mod cli;
 pub mod feed;
 pub mod heritage;
 pub mod observe;
+pub mod policy;
 pub mod settings;
 pub mod table;

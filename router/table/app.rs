@@ -1,73 +1,257 @@
-//! An app as the edge routes to it, and the live state behind it.
+//! An app as the edge routes to it.
 //!
-//! [`App`] and [`Backend`] are immutable: a change publishes new ones. What
-//! must outlive a change (in-flight counts, counters) hangs off [`AppLive`] and
-//! [`BackendLive`], made on first use and carried over by the compiler when the
-//! app, or the backend's incarnation, is the same.
+//! [`App`] and [`Backend`] are immutable: a change publishes a new app, whole.
+//! What must outlive a change hangs off [`AppLive`] and [`BackendLive`], made
+//! on first use: a cold app pays one empty pointer for it. Never compiles,
+//! never publishes.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::Policy;
-use crate::feed::messages::Standing;
+use ecow::EcoString;
+use once_cell::race::OnceBox;
+
+use super::live::{AppLive, BackendLive, HotApps};
+use super::{Policy, heap_bytes};
+use crate::feed::messages::{AppReport, BackendReport, Standing};
 use crate::observe::AppCells;
+use crate::policy::balance::{Candidate, Candidates};
 
 /// An app, whole, as of one revision.
 #[derive(Debug)]
 pub struct App {
     /// Its name.
-    pub name: Box<str>,
-    /// As registered, lower-case.
-    pub domains: Box<[Box<str>]>,
-    /// Shared between apps that override nothing.
+    pub name: EcoString,
+    /// As registered, lower-case, without a trailing slash.
+    pub domains: Box<[EcoString]>,
+    /// Shared between apps that override the same.
     pub policy: Arc<Policy>,
     /// Sorted by id.
-    pub backends: Box<[Arc<Backend>]>,
+    pub backends: Box<[Backend]>,
     /// The store's revision of its last change.
     pub revision: u64,
-    /// Made on the app's first request, handed on to its next version.
-    pub live: Arc<OnceLock<AppLive>>,
+    pub(super) live: OnceBox<Arc<AppLive>>,
+    pub(super) hot: Arc<HotApps>,
 }
 
-/// What an app with traffic has: counters and its queue.
-#[derive(Debug)]
-pub struct AppLive {
-    /// One set of counters for each edge thread; a thread writes only its own.
-    pub cells: Box<[AppCells]>,
-    /// Requests waiting for a backend now, over all threads.
-    pub queued: AtomicU32,
+impl App {
+    /// Its live state, made now if this is its first request. Every version of
+    /// an app shares one.
+    #[inline]
+    pub fn live(&self) -> &Arc<AppLive> {
+        self.live
+            .get_or_init(|| Box::new(self.hot.live(&self.name)))
+    }
+
+    /// Its live state, if it ever had a request.
+    pub fn existing_live(&self) -> Option<&Arc<AppLive>> {
+        self.live.get()
+    }
+
+    /// Its counters, with its backends if asked; zeros if it never had a
+    /// request.
+    pub fn report(&self, with_backends: bool) -> AppReport {
+        let mut report = match self.live.get() {
+            Some(live) => {
+                AppCells::report(&self.name, &live.cells, u64::from(live.queue.waiting()))
+            }
+            None => AppCells::report(&self.name, &[], 0),
+        };
+        if with_backends {
+            report.backends = self.backends.iter().map(Backend::report).collect();
+        }
+        report
+    }
+
+    /// Takes over what outlives a change from the version before. An app with
+    /// traffic gets the live state of every surviving backend made first, so
+    /// that requests on either version count in one place.
+    pub(super) fn inherit(&self, before: &App) {
+        let Some(live) = before.live.get() else {
+            return;
+        };
+        // An error means it is already set, which is to the same `AppLive`.
+        let _ = self.live.set(Box::new(Arc::clone(live)));
+        for backend in &self.backends {
+            let found = before
+                .backends
+                .binary_search_by(|old| old.id.cmp(&backend.id));
+            if let Ok(at) = found
+                && before.backends[at].is_same_instance(backend)
+            {
+                let _ = backend
+                    .live
+                    .set(Box::new(Arc::clone(before.backends[at].live())));
+            }
+        }
+    }
+
+    /// Whether it routes exactly as `other` does.
+    pub(super) fn is_same_as(&self, other: &App) -> bool {
+        self.revision == other.revision
+            && self.name == other.name
+            && self.domains == other.domains
+            && self.policy == other.policy
+            && self.backends.len() == other.backends.len()
+            && self
+                .backends
+                .iter()
+                .zip(&other.backends)
+                .all(|(a, b)| a.is_same_as(b))
+    }
+
+    /// Bytes of the app without its backends, domains and live state.
+    pub(super) fn own_bytes(&self) -> usize {
+        heap_bytes(size_of::<App>() + 2 * size_of::<usize>()) + text_bytes(&self.name)
+    }
+
+    /// Bytes of its list of domains; their text counts with the routes.
+    pub(super) fn domain_bytes(&self) -> usize {
+        heap_bytes(size_of::<EcoString>() * self.domains.len())
+    }
+
+    /// Bytes of its backends, without live state and shared release names.
+    pub(super) fn backend_bytes(&self) -> usize {
+        heap_bytes(size_of::<Backend>() * self.backends.len())
+            + self
+                .backends
+                .iter()
+                .map(|backend| text_bytes(&backend.id))
+                .sum::<usize>()
+    }
+
+    /// Bytes of the live state made so far.
+    pub(super) fn live_bytes(&self) -> usize {
+        let counted = |size: usize| heap_bytes(size_of::<usize>()) + heap_bytes(size + 16);
+        let app = self.live.get().map_or(0, |live| {
+            counted(size_of::<AppLive>()) + heap_bytes(size_of::<AppCells>() * live.cells.len())
+        });
+        let backends = self.backends.iter().filter(|b| b.live.get().is_some());
+        app + backends.count() * counted(size_of::<BackendLive>())
+    }
 }
 
-/// An instance of an app.
+impl Candidates for App {
+    fn len(&self) -> usize {
+        self.backends.len()
+    }
+
+    fn candidate(&self, index: usize) -> Candidate {
+        let backend = &self.backends[index];
+        Candidate {
+            standing: backend.standing(),
+            weight: backend.weight,
+        }
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.backends[index].in_flight()
+    }
+}
+
+/// An instance of an app: 64 bytes, plus its id where that is longer than 15.
 #[derive(Debug)]
 pub struct Backend {
     /// Its id within the app.
-    pub id: Box<str>,
-    /// Where it listens.
-    pub address: SocketAddr,
+    pub id: EcoString,
     /// Its share relative to its peers.
     pub weight: u32,
-    /// The release it runs; may be empty.
-    pub release: Box<str>,
-    /// Whether new requests may go to it.
-    pub standing: Standing,
-    /// Unique in this process for an app's backend at one incarnation: the key
-    /// of connection pools.
-    pub key: u64,
     /// As registered.
     pub incarnation: u64,
-    /// Carried over while the incarnation is the same.
-    pub live: Arc<BackendLive>,
+    /// One string for all backends of the fleet that run it.
+    pub(super) release: Arc<Box<str>>,
+    /// IPv4 as IPv4-mapped IPv6.
+    pub(super) ip: [u8; 16],
+    pub(super) port: u16,
+    pub(super) standing: u8,
+    pub(super) live: OnceBox<Arc<BackendLive>>,
 }
 
-/// A backend's live state, shared by all threads.
-#[derive(Debug, Default)]
-pub struct BackendLive {
+impl Backend {
+    /// Where it listens.
+    #[inline]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+
+    /// The release it runs; may be empty.
+    pub fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// Whether new requests may go to it.
+    #[inline]
+    pub fn standing(&self) -> Standing {
+        match self.standing {
+            0 => Standing::Active,
+            1 => Standing::Suspect,
+            _ => Standing::Draining,
+        }
+    }
+
+    /// Its live state, made now if this is its first request; carried over
+    /// while id, address and incarnation stay.
+    #[inline]
+    pub fn live(&self) -> &Arc<BackendLive> {
+        self.live.get_or_init(|| Box::new(Arc::default()))
+    }
+
+    /// Unique in this process for this instance: the key of connection pools.
+    #[inline]
+    pub fn key(&self) -> u64 {
+        self.live().key
+    }
+
     /// Requests in flight, over all threads.
-    pub in_flight: AtomicU32,
-    /// Requests sent to it.
-    pub requests: AtomicU64,
-    /// Attempts on it that failed.
-    pub failures: AtomicU64,
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.live
+            .get()
+            .map_or(0, |live| live.in_flight.load(SeqCst))
+    }
+
+    pub(super) fn pack(address: SocketAddr) -> ([u8; 16], u16) {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        (ip.octets(), address.port())
+    }
+
+    fn is_same_instance(&self, other: &Backend) -> bool {
+        self.incarnation == other.incarnation && self.ip == other.ip && self.port == other.port
+    }
+
+    fn is_same_as(&self, other: &Backend) -> bool {
+        self.is_same_instance(other)
+            && self.id == other.id
+            && self.weight == other.weight
+            && self.standing == other.standing
+            && self.release == other.release
+    }
+
+    fn report(&self) -> BackendReport {
+        use std::sync::atomic::Ordering::Relaxed;
+        let mut report = BackendReport {
+            id: self.id.to_string(),
+            ..BackendReport::default()
+        };
+        if let Some(live) = self.live.get() {
+            report.in_flight = u64::from(live.in_flight.load(Relaxed));
+            report.requests = live.requests.load(Relaxed);
+            report.failures = live.failures.load(Relaxed);
+        }
+        report
+    }
+}
+
+/// Heap bytes of a string that keeps up to 15 bytes inline.
+pub(super) fn text_bytes(text: &EcoString) -> usize {
+    if text.len() <= EcoString::INLINE_LIMIT {
+        0
+    } else {
+        heap_bytes(text.len() + 2 * size_of::<usize>())
+    }
 }
