@@ -27,6 +27,7 @@
 //! `tests/tidy.rs` holds this.
 
 pub mod cli;
+pub mod edge;
 pub mod feed;
 pub mod heritage;
 pub mod observe;

@@ -1,0 +1,584 @@
+//! A request's head, read into spans and checked.
+//!
+//! Owns the request line, `Host`, the framing of request bodies and what else
+//! the journey asks of a head. Refuses whatever two parsers could read
+//! differently; the status and a short cause go with the refusal.
+
+use super::head::{Framing, Header, Limits, Seen, Span, Version};
+use super::host::{self, HostName};
+use super::known::{self, Known};
+use super::line;
+use super::list::{self, Coding};
+use super::scan::{self, Flaw, Scan, Stage, Step, control_flaw};
+
+/// Longest method, in bytes.
+const METHOD_BYTES: usize = 127;
+
+/// Empty lines skipped before a request line (RFC 9112, section 2.2).
+const BLANK_LINES: usize = 4;
+
+/// A request that goes no further; its connection is closed after the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status to answer.
+    pub status: u16,
+    /// The log's `cause=`.
+    pub cause: &'static str,
+}
+
+impl Refusal {
+    fn bad(cause: &'static str) -> Refusal {
+        Refusal { status: 400, cause }
+    }
+}
+
+impl From<Flaw> for Refusal {
+    #[cold]
+    fn from(flaw: Flaw) -> Refusal {
+        match flaw {
+            Flaw::Limit(cause) => Refusal { status: 431, cause },
+            Flaw::Malformed(cause) => Refusal::bad(cause),
+        }
+    }
+}
+
+/// The methods that mean something here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// GET
+    #[default]
+    Get,
+    /// HEAD: its answer has no body.
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// PATCH
+    Patch,
+    /// TRACE
+    Trace,
+    /// Any other token but CONNECT, which is refused.
+    Other,
+}
+
+impl Method {
+    fn of(text: &[u8]) -> Method {
+        match text {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"PUT" => Method::Put,
+            b"DELETE" => Method::Delete,
+            b"OPTIONS" => Method::Options,
+            b"PATCH" => Method::Patch,
+            b"TRACE" => Method::Trace,
+            _ => Method::Other,
+        }
+    }
+
+    /// Repeating the request changes nothing more (RFC 9110, section 9.2.2).
+    pub fn idempotent(self) -> bool {
+        !matches!(self, Method::Post | Method::Patch | Method::Other)
+    }
+}
+
+/// The form of the target (RFC 9112, section 3.2). The fourth, authority-form,
+/// is CONNECT's and refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `/path?query`
+    #[default]
+    Origin,
+    /// `http://host/path?query`
+    Absolute,
+    /// `*`
+    Asterisk,
+}
+
+/// A request's head as spans of the buffer it was read from. Reuse one for
+/// every request of a connection: its memory is kept.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The method's text.
+    pub method_text: Span,
+    /// The target as sent.
+    pub target: Span,
+    /// Path and query: the target without scheme and authority. May be empty
+    /// or begin with `?` in absolute-form; see [`RequestHead::path`].
+    pub path_and_query: Span,
+    /// The target's form.
+    pub form: Form,
+    /// The version.
+    pub version: Version,
+    /// The authority as sent, port included: `Host`'s value.
+    pub authority: Span,
+    /// The host in lower case, without port and trailing dot: for lookup.
+    pub host: HostName,
+    /// The header lines, in order.
+    pub headers: Vec<Header>,
+    /// Which known headers there are.
+    pub seen: Seen,
+    /// How the body ends.
+    pub framing: Framing,
+    /// The client wants the connection kept.
+    pub keep_alive: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
+    /// The client asks to switch protocols.
+    pub upgrade: bool,
+    /// The client takes trailers (`TE: trailers`).
+    pub te_trailers: bool,
+    /// It carries an `Idempotency-Key`.
+    pub idempotency_key: bool,
+    /// Its `X-Request-Id`, if it is one to keep.
+    pub request_id: Option<Span>,
+    /// Its `traceparent`, if it is one to continue.
+    pub traceparent: Option<Span>,
+    /// Its first `Accept`.
+    pub accept: Option<Span>,
+    /// Value of `Content-Length`.
+    content_length: Option<u64>,
+    /// There is one `Content-Length` line, and it can pass as it came.
+    length_is_plain: bool,
+}
+
+impl RequestHead {
+    fn clear(&mut self) {
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clear();
+        self.host.clear();
+        self.headers = headers;
+        self.method = Method::default();
+        self.path_and_query = Span::default();
+        self.form = Form::default();
+        self.authority = Span::default();
+        self.seen = Seen::default();
+        self.framing = Framing::default();
+        self.keep_alive = false;
+        self.expect_continue = false;
+        self.upgrade = false;
+        self.te_trailers = false;
+        self.idempotency_key = false;
+        self.request_id = None;
+        self.traceparent = None;
+        self.accept = None;
+        self.content_length = None;
+        self.length_is_plain = false;
+    }
+
+    /// What `Content-Length` says, 0 included.
+    pub fn content_length(&self) -> Option<u64> {
+        self.content_length
+    }
+
+    /// The `Content-Length` line can pass as it came.
+    pub(super) fn length_is_plain(&self) -> bool {
+        self.length_is_plain
+    }
+
+    /// The path, without the query; `/` where the target has none.
+    pub fn path<'a>(&self, buf: &'a [u8]) -> &'a [u8] {
+        let target = self.path_and_query.of(buf);
+        let path = match target.iter().position(|b| *b == b'?') {
+            Some(query) => &target[..query],
+            None => target,
+        };
+        if path.is_empty() { b"/" } else { path }
+    }
+
+    /// Repeating the request is safe: by its method, or by its key.
+    pub fn idempotent(&self) -> bool {
+        self.method.idempotent() || self.idempotency_key
+    }
+
+    /// Whether the answer has no body whatever it says.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::Head
+    }
+}
+
+/// Reads a request's head from the start of `buf`.
+///
+/// `None`: more bytes are needed; call again with the same bytes and those
+/// that followed, and the same `scan` and `head`. `Some(n)`: the head (with
+/// the blank lines skipped before it) is `buf[..n]`; start the next with a new
+/// [`Scan`].
+///
+/// # Errors
+/// The refusal to answer; nothing of the request may be forwarded. The first
+/// flaw in byte order wins, whatever the reads were.
+pub fn parse_request(
+    buf: &[u8],
+    scan: &mut Scan,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<Option<usize>, Refusal> {
+    if scan.stage == Stage::Start {
+        if !skip_blank_lines(buf, scan)? {
+            return Ok(None);
+        }
+        head.clear();
+    }
+    if matches!(scan.stage, Stage::First(_)) && !request_line(buf, scan, limits, head)? {
+        return Ok(None);
+    }
+    loop {
+        match scan.header(buf, limits)? {
+            Step::More => return Ok(None),
+            Step::End(len) => {
+                finish(buf, head)?;
+                return Ok(Some(len));
+            }
+            Step::Header(mut header) => {
+                if head.headers.len() == limits.headers {
+                    return Err(Flaw::Limit("too many headers").into());
+                }
+                note(buf, head, &mut header)?;
+                head.headers.push(header);
+            }
+        }
+    }
+}
+
+/// Whether a request line begins; the scan stands at its first byte then.
+fn skip_blank_lines(buf: &[u8], scan: &mut Scan) -> Result<bool, Refusal> {
+    loop {
+        match &buf[scan.at.min(buf.len())..] {
+            [] | [b'\r'] => return Ok(false),
+            [b'\r', b'\n', ..] if scan.at < 2 * BLANK_LINES => scan.at += 2,
+            [b'\r', b'\n', ..] => return Err(Refusal::bad("too many empty lines")),
+            [b'\n' | b'\r', ..] => return Err(Refusal::bad(control_flaw(buf[scan.at]))),
+            _ => break,
+        }
+    }
+    scan.line = scan.at;
+    scan.stage = Stage::First(0);
+    Ok(true)
+}
+
+/// Reads the request line; whether it is whole.
+fn request_line(
+    buf: &[u8],
+    scan: &mut Scan,
+    limits: &Limits,
+    head: &mut RequestHead,
+) -> Result<bool, Refusal> {
+    let within = |scan: &Scan| {
+        scan.within(limits.start_line_bytes, limits)
+            .map_err(|_| Refusal {
+                status: 414,
+                cause: "request line too long",
+            })
+    };
+    if scan.stage == Stage::First(0) {
+        scan.at = line::token_end(buf, scan.at);
+        within(scan)?;
+        if scan.at - scan.line > METHOD_BYTES {
+            return Err(Refusal::bad("method too long"));
+        }
+        match buf.get(scan.at) {
+            None => return Ok(false),
+            Some(b' ') if scan.at > scan.line => {}
+            Some(_) => return Err(Refusal::bad("invalid method")),
+        }
+        scan.marks[0] = scan.at;
+        scan.at += 1;
+        scan.stage = Stage::First(1);
+    }
+    if scan.stage == Stage::First(1) {
+        scan.at = line::target_end(buf, scan.at);
+        within(scan)?;
+        match buf.get(scan.at) {
+            None => return Ok(false),
+            Some(b' ') if scan.at > scan.marks[0] + 1 => {}
+            Some(byte) => return Err(Refusal::bad(target_flaw(*byte))),
+        }
+        scan.marks[1] = scan.at;
+        scan.at += 1;
+        scan.stage = Stage::First(2);
+    }
+    let version = version(buf, scan);
+    within(scan)?;
+    let Some(version) = version? else {
+        return Ok(false);
+    };
+    head.version = version;
+    head.method_text = Span::new(scan.line, scan.marks[0]);
+    head.target = Span::new(scan.marks[0] + 1, scan.marks[1]);
+    scan.next_line(scan.at + 2);
+    target(buf, head)?;
+    Ok(true)
+}
+
+#[cold]
+fn target_flaw(byte: u8) -> &'static str {
+    match byte {
+        b' ' => "more than one space in the request line",
+        b'\r' | b'\n' => "request line without a version",
+        b'#' => "fragment in the target",
+        _ => "invalid character in the target",
+    }
+}
+
+/// Reads the version and the line's end, leaving the scan at the CR or at the
+/// first byte that is wrong or missing.
+#[inline]
+fn version(buf: &[u8], scan: &mut Scan) -> Result<Option<Version>, Refusal> {
+    let start = scan.marks[1] + 1;
+    let text = &buf[start..];
+    let found = match text.get(..10) {
+        Some(b"HTTP/1.1\r\n") => Version::Http11,
+        Some(b"HTTP/1.0\r\n") => Version::Http10,
+        _ => {
+            let (len, refusal) = version_flaw(text);
+            scan.at = start + len;
+            return refusal.map_or(Ok(None), Err);
+        }
+    };
+    scan.at = start + 8;
+    Ok(Some(found))
+}
+
+/// How many bytes of a version that is not whole or not ours are right, and
+/// what is wrong with the next, if it is there. A CR counts only with its LF.
+#[cold]
+fn version_flaw(text: &[u8]) -> (usize, Option<Refusal>) {
+    let malformed = Some(Refusal::bad("invalid HTTP version"));
+    for (at, byte) in text.iter().enumerate().take(10) {
+        let right = match at {
+            0..=4 => *byte == b"HTTP/"[at],
+            6 => *byte == b'.',
+            5 => byte.is_ascii_digit(),
+            7 if byte.is_ascii_digit() => {
+                if !matches!(&text[5..8], b"1.0" | b"1.1") {
+                    let cause = "unsupported HTTP version";
+                    return (at, Some(Refusal { status: 505, cause }));
+                }
+                true
+            }
+            8 => *byte == b'\r',
+            9 => *byte == b'\n',
+            _ => false,
+        };
+        match (right, at, *byte) {
+            (true, ..) => {}
+            (false, 8, b'\n') => return (at, Some(Refusal::bad("bare LF"))),
+            (false, 9, _) => return (8, Some(Refusal::bad("bare CR"))),
+            (false, ..) => return (at, malformed),
+        }
+    }
+    (text.len().min(8), None)
+}
+
+/// Tells the target's form and finds the path in it.
+fn target(buf: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
+    let method = head.method_text.of(buf);
+    if method == b"CONNECT" {
+        return Err(Refusal {
+            status: 405,
+            cause: "CONNECT",
+        });
+    }
+    head.method = Method::of(method);
+    head.path_and_query = head.target;
+    let target = head.target.of(buf);
+    if target[0] == b'/' {
+        head.form = Form::Origin;
+    } else if target == b"*" && head.method == Method::Options {
+        head.form = Form::Asterisk;
+    } else {
+        let scheme = scheme_len(target).ok_or(Refusal::bad("invalid target"))?;
+        let rest = &target[scheme..];
+        let authority = rest.iter().position(|b| matches!(b, b'/' | b'?'));
+        let authority = authority.unwrap_or(rest.len());
+        host::host_len(&rest[..authority]).map_err(|_| Refusal::bad("invalid target"))?;
+        let start = head.target.start as usize + scheme;
+        head.form = Form::Absolute;
+        head.authority = Span::new(start, start + authority);
+        head.path_and_query = Span::new(start + authority, head.target.end as usize);
+    }
+    Ok(())
+}
+
+/// Length of `http://` or `https://`, if the target begins so.
+fn scheme_len(target: &[u8]) -> Option<usize> {
+    [b"http://".as_slice(), b"https://"]
+        .into_iter()
+        .find(|scheme| {
+            target
+                .get(..scheme.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        })
+        .map(<[u8]>::len)
+}
+
+/// Takes what a header line says by itself.
+#[inline]
+fn note(buf: &[u8], head: &mut RequestHead, header: &mut Header) -> Result<(), Refusal> {
+    if header.known == Known::Other {
+        if header.name.of(buf).contains(&b'_') {
+            header.stops = underscored(header.name.of(buf))?;
+        }
+        return Ok(());
+    }
+    let value = header.value.of(buf);
+    let again = head.seen.holds(header.known);
+    head.seen.insert(header.known);
+    match header.known {
+        Known::Host => {
+            if again {
+                return Err(Refusal::bad("more than one Host"));
+            }
+            take_host(buf, head, header.value)?;
+        }
+        Known::ContentLength => {
+            let length = list::content_length(value).map_err(Refusal::bad)?;
+            if head.content_length.is_some_and(|earlier| earlier != length) {
+                return Err(Refusal::bad("differing Content-Length"));
+            }
+            head.content_length = Some(length);
+            head.length_is_plain = !again && list::is_plain_length(value);
+        }
+        Known::TransferEncoding => {
+            if again {
+                return Err(Refusal::bad("more than one Transfer-Encoding"));
+            }
+            match list::coding(value) {
+                Coding::Chunked => head.framing = Framing::Chunked,
+                Coding::Invalid => return Err(Refusal::bad("invalid Transfer-Encoding")),
+                Coding::Registered => {
+                    return Err(Refusal {
+                        status: 501,
+                        cause: "unsupported Transfer-Encoding",
+                    });
+                }
+            }
+        }
+        Known::Expect => {
+            if value.eq_ignore_ascii_case(b"100-continue") {
+                head.expect_continue = true;
+            } else if !value.is_empty() {
+                return Err(Refusal {
+                    status: 417,
+                    cause: "unsupported expectation",
+                });
+            }
+        }
+        Known::Te => {
+            let mut offers = list::elements(value);
+            head.te_trailers |= offers.any(|offer| offer.eq_ignore_ascii_case(b"trailers"));
+        }
+        Known::IdempotencyKey => head.idempotency_key |= !value.is_empty(),
+        Known::XRequestId => {
+            head.request_id = (!again && list::is_request_id(value)).then_some(header.value);
+        }
+        Known::Traceparent => {
+            head.traceparent = (!again && list::is_traceparent(value)).then_some(header.value);
+        }
+        Known::Accept if !again => head.accept = Some(header.value),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a CGI-like backend would take a name with underscores for one that
+/// means something here; one that frames the message is refused.
+#[cold]
+fn underscored(name: &[u8]) -> Result<bool, Refusal> {
+    match known::disguised(name) {
+        Known::ContentLength | Known::TransferEncoding => {
+            Err(Refusal::bad("underscore in a framing header's name"))
+        }
+        kind => Ok(kind != Known::Other),
+    }
+}
+
+fn take_host(buf: &[u8], head: &mut RequestHead, value: Span) -> Result<(), Refusal> {
+    let authority = value.of(buf);
+    let len = host::host_len(authority).map_err(Refusal::bad)?;
+    if head.form == Form::Absolute && !head.authority.of(buf).eq_ignore_ascii_case(authority) {
+        return Err(Refusal::bad("target and Host differ"));
+    }
+    head.host.set(&authority[..len]);
+    head.authority = value;
+    Ok(())
+}
+
+/// Takes what the header lines say together.
+fn finish(buf: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
+    if !head.seen.holds(Known::Host) {
+        if head.form != Form::Absolute || head.version == Version::Http11 {
+            return Err(Refusal::bad("no Host"));
+        }
+        let authority = head.authority.of(buf);
+        let len = host::host_len(authority).map_err(Refusal::bad)?;
+        head.host.set(&authority[..len]);
+    }
+    if head.framing == Framing::Chunked {
+        if head.content_length.is_some() {
+            return Err(Refusal::bad("Content-Length with Transfer-Encoding"));
+        }
+        if head.version == Version::Http10 {
+            return Err(Refusal::bad("Transfer-Encoding in HTTP/1.0"));
+        }
+    } else if let Some(length) = head.content_length.filter(|length| *length > 0) {
+        head.framing = Framing::Length(length);
+    }
+    head.keep_alive = head.version == Version::Http11;
+    let mut upgrade = false;
+    if head.seen.holds(Known::Connection) {
+        upgrade = connection(buf, head)?;
+    }
+    head.upgrade = upgrade && head.version == Version::Http11 && offers_a_protocol(buf, head);
+    head.expect_continue &= head.version == Version::Http11 && head.framing != Framing::None;
+    Ok(())
+}
+
+/// Reads the connection options; whether `upgrade` is among them.
+fn connection(buf: &[u8], head: &mut RequestHead) -> Result<bool, Refusal> {
+    let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
+    let mut options = 0;
+    for at in 0..head.headers.len() {
+        if head.headers[at].known != Known::Connection {
+            continue;
+        }
+        let value = head.headers[at].value;
+        for option in list::elements(value.of(buf)) {
+            options += 1;
+            if options > list::OPTIONS {
+                return Err(Refusal::bad("too many connection options"));
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"close") {
+                close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                upgrade = true;
+            } else {
+                scan::nominate(&mut head.headers, buf, option)
+                    .map_err(|_| Refusal::bad("Connection names a framing header"))?;
+            }
+        }
+    }
+    head.keep_alive = !close && (head.version == Version::Http11 || keep_alive);
+    Ok(upgrade)
+}
+
+/// Whether `Upgrade` names a protocol that is passed on. `h2c` is not: it
+/// would carry requests past the routing (and RFC 9113 retired it).
+fn offers_a_protocol(buf: &[u8], head: &RequestHead) -> bool {
+    let mut protocols = head
+        .headers
+        .iter()
+        .filter(|header| header.known == Known::Upgrade)
+        .flat_map(|header| list::elements(header.value.of(buf)))
+        .peekable();
+    protocols.peek().is_some() && !protocols.any(|name| name.eq_ignore_ascii_case(b"h2c"))
+}
