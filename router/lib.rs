@@ -27,6 +27,7 @@
 //! `tests/tidy.rs` holds this.
 
 pub mod cli;
+pub mod control;
 pub mod edge;
 pub mod feed;
 pub mod heritage;

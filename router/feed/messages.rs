@@ -382,6 +382,13 @@ pub struct BackendRecord {
     /// and live state of an earlier incarnation are not reused.
     #[prost(uint64, tag = "6")]
     pub incarnation: u64,
+    /// Its lease, seconds; 0: it stays until removed. Control's own: here, so
+    /// that a store rebuilt from a snapshot still lets leases expire.
+    #[prost(uint32, tag = "7")]
+    pub lease_seconds: u32,
+    /// While draining: the longest it may take, milliseconds. Control's own.
+    #[prost(uint64, tag = "8")]
+    pub drain_ms: u64,
 }
 
 /// Whether new requests may go to a backend.

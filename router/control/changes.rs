@@ -1,0 +1,270 @@
+//! The change log: which apps each revision touched.
+//!
+//! Owns a bounded tail of it in memory; the store keeps the same tail on disk.
+//! It holds names, never values: whoever follows it takes the value of now, so
+//! that following slowly coalesces instead of queueing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use prost::Message;
+
+/// Names kept over all entries; older entries are compacted away.
+pub const KEPT_NAMES: usize = 200_000;
+
+/// What happened to an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Kind {
+    /// Created, or its domains or policy replaced.
+    AppPut = 0,
+    /// Removed.
+    AppDeleted = 1,
+    /// A host claimed; the subject is the host.
+    DomainClaimed = 2,
+    /// A host released; the subject is the host.
+    DomainReleased = 3,
+    /// A backend registered or changed; the subject is its id.
+    BackendPut = 4,
+    /// A backend removed; the subject is its id.
+    BackendDeleted = 5,
+    /// A backend gets no new requests; the subject is its id.
+    BackendDraining = 6,
+    /// A backend's lease expired; the subject is its id.
+    LeaseExpired = 7,
+    /// A suspect backend was heard of again; the subject is its id.
+    LeaseRenewed = 8,
+}
+
+impl Kind {
+    /// As the watch names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::AppPut => "app_put",
+            Kind::AppDeleted => "app_deleted",
+            Kind::DomainClaimed => "domain_claimed",
+            Kind::DomainReleased => "domain_released",
+            Kind::BackendPut => "backend_put",
+            Kind::BackendDeleted => "backend_deleted",
+            Kind::BackendDraining => "backend_draining",
+            Kind::LeaseExpired => "lease_expired",
+            Kind::LeaseRenewed => "lease_renewed",
+        }
+    }
+}
+
+/// One app touched by a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// The app.
+    pub app: Arc<str>,
+    /// What happened.
+    pub kind: Kind,
+    /// The host or backend concerned; may be empty.
+    pub subject: Box<str>,
+}
+
+/// One revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The revision reached.
+    pub revision: u64,
+    /// When it was committed, Unix milliseconds.
+    pub committed_at_ms: u64,
+    /// What it touched, in order.
+    pub touches: Arc<[Touch]>,
+}
+
+/// The revisions asked for are no longer known one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// The oldest revision that can be followed from.
+    pub floor: u64,
+}
+
+/// The tail of the log.
+#[derive(Debug, Default)]
+pub struct ChangeLog {
+    entries: VecDeque<Entry>,
+    names: usize,
+    floor: u64,
+}
+
+impl ChangeLog {
+    /// An empty log that can be followed from `floor` on.
+    pub fn starting_at(floor: u64) -> ChangeLog {
+        ChangeLog {
+            floor,
+            ..ChangeLog::default()
+        }
+    }
+
+    /// The oldest revision that can be followed from.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Appends a revision and compacts what no longer fits.
+    pub fn push(&mut self, entry: Entry) {
+        self.names += entry.touches.len();
+        self.entries.push_back(entry);
+        while self.names > KEPT_NAMES && self.entries.len() > 1 {
+            let Some(oldest) = self.entries.pop_front() else {
+                break;
+            };
+            self.names -= oldest.touches.len();
+            self.floor = oldest.revision;
+        }
+    }
+
+    /// Where the floor will be once these are pushed too.
+    pub fn floor_after(&self, coming: &[Entry], kept_names: usize) -> u64 {
+        let mut names = self.names
+            + coming
+                .iter()
+                .map(|entry| entry.touches.len())
+                .sum::<usize>();
+        let mut floor = self.floor;
+        let all = self.entries.iter().chain(coming);
+        let removable = (self.entries.len() + coming.len()).saturating_sub(1);
+        for entry in all.take(removable) {
+            if names <= kept_names {
+                break;
+            }
+            names -= entry.touches.len();
+            floor = entry.revision;
+        }
+        floor
+    }
+
+    /// Entries after `revision`, oldest first.
+    ///
+    /// # Errors
+    /// They were compacted away.
+    pub fn since(&self, revision: u64) -> Result<impl Iterator<Item = &Entry>, Compacted> {
+        if revision < self.floor {
+            return Err(Compacted { floor: self.floor });
+        }
+        let first = self
+            .entries
+            .partition_point(|entry| entry.revision <= revision);
+        Ok(self.entries.range(first..))
+    }
+}
+
+/// An [`Entry`] as stored.
+#[derive(Clone, PartialEq, Message)]
+struct StoredEntry {
+    #[prost(uint64, tag = "1")]
+    committed_at_ms: u64,
+    #[prost(message, repeated, tag = "2")]
+    touches: Vec<StoredTouch>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StoredTouch {
+    #[prost(string, tag = "1")]
+    app: String,
+    #[prost(enumeration = "Kind", tag = "2")]
+    kind: i32,
+    #[prost(string, tag = "3")]
+    subject: String,
+}
+
+impl Entry {
+    /// As stored under its revision.
+    pub fn encode(&self) -> Vec<u8> {
+        let touches = self
+            .touches
+            .iter()
+            .map(|touch| StoredTouch {
+                app: touch.app.to_string(),
+                kind: touch.kind.into(),
+                subject: touch.subject.to_string(),
+            })
+            .collect();
+        StoredEntry {
+            committed_at_ms: self.committed_at_ms,
+            touches,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads what [`Entry::encode`] wrote.
+    ///
+    /// # Errors
+    /// The bytes are no entry.
+    pub fn decode(revision: u64, bytes: &[u8]) -> Result<Entry, prost::DecodeError> {
+        let stored = StoredEntry::decode(bytes)?;
+        let touches = stored
+            .touches
+            .into_iter()
+            .map(|touch| Touch {
+                kind: touch.kind(),
+                app: touch.app.into(),
+                subject: touch.subject.into(),
+            })
+            .collect();
+        Ok(Entry {
+            revision,
+            committed_at_ms: stored.committed_at_ms,
+            touches,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(revision: u64, names: usize) -> Entry {
+        let touch = Touch {
+            app: "shop".into(),
+            kind: Kind::BackendPut,
+            subject: "web.1".into(),
+        };
+        Entry {
+            revision,
+            committed_at_ms: 7,
+            touches: vec![touch; names].into(),
+        }
+    }
+
+    #[test]
+    fn is_followed_from_its_floor_on_and_no_further_back() {
+        let mut log = ChangeLog::starting_at(10);
+        log.push(entry(11, 1));
+        log.push(entry(12, 1));
+        let revisions = |from| {
+            log.since(from)
+                .map(|it| it.map(|e| e.revision).collect::<Vec<_>>())
+        };
+        assert_eq!(revisions(10).unwrap(), [11, 12]);
+        assert_eq!(revisions(11).unwrap(), [12]);
+        assert_eq!(revisions(99).unwrap(), [0u64; 0]);
+        assert_eq!(revisions(9).unwrap_err(), Compacted { floor: 10 });
+    }
+
+    #[test]
+    fn stays_bounded_and_keeps_the_newest() {
+        let mut log = ChangeLog::starting_at(0);
+        for revision in 1..=5 {
+            log.push(entry(revision, KEPT_NAMES / 2));
+        }
+        assert_eq!(log.floor(), 3);
+        assert!(log.since(2).is_err());
+        assert_eq!(log.since(3).unwrap().count(), 2);
+        let coming = [entry(6, KEPT_NAMES * 2)];
+        assert_eq!(log.floor_after(&coming, KEPT_NAMES), 5);
+        log.push(coming[0].clone());
+        assert_eq!(log.floor(), 5);
+        assert_eq!(log.since(5).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn entries_read_back() {
+        let entry = entry(3, 2);
+        assert_eq!(Entry::decode(3, &entry.encode()).unwrap(), entry);
+        assert!(Entry::decode(3, &[0xff; 9]).is_err());
+    }
+}

@@ -1,0 +1,289 @@
+//! The fleet: the edges that are connected, and what they have made active.
+//!
+//! Owns the roster and the questions put to it: which revision is active
+//! everywhere, and what every edge counts. Holds no table and no queue of
+//! changes: each edge's link follows the registry's log with a
+//! cursor of its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::events::{Events, now_ms};
+use crate::feed::messages::{EdgeHello, Report};
+
+/// How long an edge may take to report its counters.
+const COLLECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Questions waiting for one edge.
+const ASKS: usize = 16;
+
+/// An edge that is connected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EdgeStatus {
+    /// Unique while control lives; a reconnected edge has a new one.
+    pub id: u64,
+    /// Its process id.
+    pub pid: u32,
+    /// Its data threads.
+    pub threads: u32,
+    /// The program's version.
+    pub program: String,
+    /// Since when, Unix milliseconds.
+    pub connected_at_ms: u64,
+    /// The revision active on all its threads; `None`: it serves no table yet.
+    pub active_revision: Option<u64>,
+    /// Apps it holds, as of its last acknowledgement.
+    pub apps: u64,
+    /// Records it could not use.
+    pub nacks: u64,
+}
+
+/// A question for one edge.
+#[derive(Debug)]
+pub(super) struct Ask {
+    /// See [`Collect`](crate::feed::messages::Collect).
+    pub app: String,
+    /// See [`Collect`](crate::feed::messages::Collect).
+    pub top: u32,
+    /// Where the report goes.
+    pub answer: oneshot::Sender<Report>,
+}
+
+#[derive(Debug)]
+struct Member {
+    status: EdgeStatus,
+    asks: mpsc::Sender<Ask>,
+}
+
+/// The roster.
+#[derive(Debug)]
+pub struct Fleet {
+    members: Mutex<Roster>,
+    /// Counts every change of the roster or of an active revision.
+    progress: watch::Sender<u64>,
+    events: Arc<Events>,
+}
+
+#[derive(Debug, Default)]
+struct Roster {
+    edges: BTreeMap<u64, Member>,
+    admitted: u64,
+}
+
+impl Fleet {
+    /// Nobody is connected yet.
+    pub fn new(events: Arc<Events>) -> Fleet {
+        Fleet {
+            members: Mutex::default(),
+            progress: watch::Sender::new(0),
+            events,
+        }
+    }
+
+    /// The edges connected now.
+    pub fn edges(&self) -> Vec<EdgeStatus> {
+        self.roster()
+            .edges
+            .values()
+            .map(|member| member.status.clone())
+            .collect()
+    }
+
+    /// Whether there is an edge, and every one serves a table.
+    pub fn is_serving(&self) -> bool {
+        self.active_revision().is_some()
+    }
+
+    /// The revision that every connected edge routes by; `None`: no edge is
+    /// connected, or one serves no table yet.
+    pub fn active_revision(&self) -> Option<u64> {
+        let roster = self.roster();
+        // `None` sorts before every revision, so one edge without a table decides.
+        roster
+            .edges
+            .values()
+            .map(|member| member.status.active_revision)
+            .min()
+            .flatten()
+    }
+
+    /// Waits until every connected edge, and at least one, routes by this
+    /// revision. False: it took longer than `timeout`.
+    pub async fn wait_active(&self, revision: u64, timeout: Duration) -> bool {
+        let mut progress = self.progress.subscribe();
+        let reached =
+            progress.wait_for(|_| self.active_revision().is_some_and(|now| now >= revision));
+        tokio::time::timeout(timeout, reached)
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Asks every edge for its counters; those that do not answer within half
+    /// a second are left out. With `app`, only that app's, with its backends;
+    /// else the process's and those of the `top` busiest apps.
+    pub async fn collect(&self, app: &str, top: u32) -> Vec<Report> {
+        let mut answers = Vec::new();
+        for member in self.roster().edges.values() {
+            let (answer, answered) = oneshot::channel();
+            // An edge with a full queue does not answer anyway.
+            if member
+                .asks
+                .try_send(Ask {
+                    app: app.to_owned(),
+                    top,
+                    answer,
+                })
+                .is_ok()
+            {
+                answers.push(answered);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + COLLECT_TIMEOUT;
+        let mut reports = Vec::with_capacity(answers.len());
+        for answered in answers {
+            if let Ok(Ok(report)) = tokio::time::timeout_at(deadline, answered).await {
+                reports.push(report);
+            }
+        }
+        reports
+    }
+
+    /// Events of edges and of the fleet go here.
+    pub(super) fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// Takes an edge in; dropping what is returned takes it out again.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        hello: &EdgeHello,
+        active_revision: Option<u64>,
+    ) -> (Membership, mpsc::Receiver<Ask>) {
+        let (asks, asked) = mpsc::channel(ASKS);
+        let mut roster = self.roster();
+        roster.admitted += 1;
+        let id = roster.admitted;
+        let status = EdgeStatus {
+            id,
+            pid: hello.pid,
+            threads: hello.threads,
+            program: hello.program.clone(),
+            connected_at_ms: now_ms(),
+            active_revision,
+            apps: 0,
+            nacks: 0,
+        };
+        roster.edges.insert(id, Member { status, asks });
+        drop(roster);
+        self.advance();
+        (
+            Membership {
+                fleet: self.clone(),
+                id,
+            },
+            asked,
+        )
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advance(&self) {
+        self.progress.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// An edge's place in the roster, as long as it is connected.
+#[derive(Debug)]
+pub(super) struct Membership {
+    fleet: Arc<Fleet>,
+    id: u64,
+}
+
+impl Membership {
+    /// The edge has made a revision active.
+    pub fn acked(&self, revision: u64, apps: u64) {
+        self.update(|status| {
+            status.active_revision = Some(revision);
+            status.apps = apps;
+        });
+    }
+
+    /// The edge could not use a record.
+    pub fn nacked(&self) {
+        self.update(|status| status.nacks += 1);
+    }
+
+    fn update(&self, change: impl FnOnce(&mut EdgeStatus)) {
+        if let Some(member) = self.fleet.roster().edges.get_mut(&self.id) {
+            change(&mut member.status);
+        }
+        self.fleet.advance();
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.fleet.roster().edges.remove(&self.id);
+        self.fleet.advance();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet() -> Arc<Fleet> {
+        Arc::new(Fleet::new(Arc::default()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_is_active_when_the_slowest_edge_has_it() {
+        let fleet = fleet();
+        assert_eq!(fleet.active_revision(), None);
+        assert!(
+            !fleet.wait_active(0, Duration::from_secs(1)).await,
+            "no edge, nothing active"
+        );
+        let (first, _asks) = fleet.admit(&EdgeHello::default(), Some(4));
+        let (second, _asks) = fleet.admit(&EdgeHello::default(), None);
+        assert!(!fleet.is_serving());
+        second.acked(7, 1);
+        assert_eq!(fleet.active_revision(), Some(4));
+        let waiting = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { fleet.wait_active(7, Duration::from_secs(5)).await }
+        });
+        tokio::task::yield_now().await;
+        first.acked(8, 1);
+        assert!(waiting.await.unwrap());
+        drop(first);
+        assert_eq!(fleet.edges().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edge_that_does_not_answer_is_left_out_of_the_count() {
+        let fleet = fleet();
+        let (_quick, mut quick_asks) = fleet.admit(&EdgeHello::default(), Some(1));
+        let (_mute, _mute_asks) = fleet.admit(&EdgeHello::default(), Some(1));
+        let answering = tokio::spawn(async move {
+            let ask = quick_asks.recv().await.unwrap();
+            assert_eq!((ask.app.as_str(), ask.top), ("shop", 3));
+            ask.answer
+                .send(Report {
+                    id: 9,
+                    ..Report::default()
+                })
+                .unwrap();
+        });
+        let reports = fleet.collect("shop", 3).await;
+        answering.await.unwrap();
+        assert_eq!(
+            reports.iter().map(|report| report.id).collect::<Vec<_>>(),
+            [9]
+        );
+    }
+}

@@ -1,0 +1,352 @@
+//! The registry: what is registered, and the only place that changes it.
+//!
+//! Owns the writer thread and with it the store. A change is staged against
+//! the state, made durable together with all others that wait (one commit),
+//! merged into the state, announced, answered: in this order. Readers see
+//! durable revisions only and never wait for the disk.
+//!
+//! **Invariant**: a change that was answered is on disk; one that was refused
+//! changed nothing.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::{self, JoinHandle};
+
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::changes::{Compacted, Entry, KEPT_NAMES};
+use super::events::now_ms;
+use super::lease_clock::LeaseClock;
+use super::leases::{Leases, Renewal};
+use super::refusal::Refusal;
+use super::staging::{Batch, LeaseChange, Staging};
+use super::state::{Counts, State, Stored};
+use super::store::{Contents, Store, StoreFailure};
+use super::tokens::Tokens;
+use crate::feed::messages::{AppRecord, Delta};
+
+/// Changes waiting for the writer; more wait with their callers.
+const QUEUE: usize = 1_024;
+/// Changes in one commit.
+const BATCH: usize = 4_096;
+
+/// A change, and what to do with the caller once its fate is known.
+type Answer = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
+type Work = Box<dyn FnOnce(&mut Staging<'_>) -> Answer + Send>;
+
+/// What is registered.
+#[derive(Debug)]
+pub struct Registry {
+    state: RwLock<State>,
+    leases: Mutex<Leases>,
+    clock: LeaseClock,
+    tokens: Arc<Tokens>,
+    works: mpsc::Sender<Work>,
+    head: watch::Sender<u64>,
+    writing: AtomicBool,
+}
+
+impl Registry {
+    /// Takes over a store and what was read from it; starts the writer.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        store: Store,
+        contents: Contents,
+        tokens: Arc<Tokens>,
+    ) -> io::Result<(Arc<Registry>, JoinHandle<()>)> {
+        let (works, queue) = mpsc::channel(QUEUE);
+        let (state, leases) = load(contents);
+        let registry = Arc::new(Registry {
+            head: watch::Sender::new(state.revision),
+            state: RwLock::new(state),
+            leases: Mutex::new(leases),
+            clock: LeaseClock::default(),
+            tokens,
+            works,
+            writing: AtomicBool::new(true),
+        });
+        let writer = Writer {
+            registry: registry.clone(),
+            store,
+            queue,
+        };
+        let thread = thread::Builder::new()
+            .name("store".into())
+            .spawn(move || writer.run())?;
+        Ok((registry, thread))
+    }
+
+    /// Makes a change: `work` runs on the writer's thread; what it returns
+    /// comes back once it is durable. Must be quick.
+    ///
+    /// # Errors
+    /// `work`'s refusal, a failed commit, or control is stopping.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Staging<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |staging| {
+            let result = work(staging);
+            Box::new(move |durable| {
+                let result = match durable {
+                    Ok(()) => result,
+                    Err(failure) => Err(Refusal::Store(failure)),
+                };
+                // The caller may have gone; the change stands all the same.
+                let _ = answer.send(result);
+            })
+        });
+        self.works.send(work).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.map_err(|_| Refusal::Stopping)?
+    }
+
+    /// The last durable revision.
+    pub fn revision(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// Announces each new revision.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
+    /// Which installation this is.
+    pub fn cluster_id(&self) -> String {
+        self.read().cluster_id.clone()
+    }
+
+    /// The store's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.read().epoch
+    }
+
+    /// Totals.
+    pub fn counts(&self) -> Counts {
+        self.read().counts()
+    }
+
+    /// An app.
+    pub fn app(&self, name: &str) -> Option<AppRecord> {
+        self.read().app(name)
+    }
+
+    /// Apps in order of name, after `after` (exclusive; empty: from the first).
+    pub fn page(&self, after: &str, limit: usize) -> Vec<AppRecord> {
+        self.read().page(after, limit)
+    }
+
+    /// Which app holds a host pattern.
+    pub fn holder(&self, host: &str) -> Option<Arc<str>> {
+        self.read().holder(host)
+    }
+
+    /// See [`State::delta`].
+    ///
+    /// # Errors
+    /// The changes were compacted away.
+    pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
+        self.read().delta(from, max_touches)
+    }
+
+    /// Log entries after a revision, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    /// They were compacted away.
+    pub fn changes(&self, since: u64, limit: usize) -> Result<Vec<Entry>, Compacted> {
+        Ok(self.read().log.since(since)?.take(limit).cloned().collect())
+    }
+
+    /// Backends with a lease, those of them suspect, and whether removal is
+    /// frozen.
+    pub fn leases(&self) -> (usize, usize, bool) {
+        let leases = self.lock_leases();
+        (leases.leased(), leases.expired(), leases.frozen())
+    }
+
+    /// Hears from a backend. A lease in force is renewed in memory alone; a
+    /// suspect one is put back into rotation, durably.
+    ///
+    /// # Errors
+    /// No such backend, or a suspect's return could not be stored.
+    pub async fn heartbeat(&self, app: &str, id: &str) -> Result<(), Refusal> {
+        let renewal = self.lock_leases().renew(app, id, self.clock.now_ms());
+        match renewal {
+            Renewal::Renewed => Ok(()),
+            Renewal::WasSuspect => {
+                let (app, id) = (app.to_owned(), id.to_owned());
+                self.change(move |staging| staging.set_suspect(&app, &id, false))
+                    .await
+                    .map(|_| ())
+            }
+            // Without a lease there is nothing to renew, but it is no stranger.
+            Renewal::Unknown => match self.app(app) {
+                None => Err(Refusal::NoApp(app.to_owned())),
+                Some(record) if record.backends.iter().any(|backend| backend.id == id) => Ok(()),
+                Some(_) => Err(Refusal::NoBackend {
+                    app: app.to_owned(),
+                    id: id.to_owned(),
+                }),
+            },
+        }
+    }
+
+    /// Tokens, those just issued included.
+    pub fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
+    }
+
+    /// Whether the writer lives; if it does not, control must end.
+    pub fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn clock(&self) -> &LeaseClock {
+        &self.clock
+    }
+
+    pub(super) fn lock_leases(&self) -> std::sync::MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Merges what is durable into what readers see, and announces it.
+    fn publish(&self, batch: Batch) {
+        let Batch {
+            apps,
+            hosts,
+            tokens,
+            entries,
+            leases,
+        } = batch;
+        for (id, token) in tokens {
+            match token {
+                Some(token) => self.tokens.admit(token),
+                None => self.tokens.forget(&id),
+            }
+        }
+        let revision = {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            for (host, app) in hosts {
+                state.assign(host, app);
+            }
+            for (name, stored) in apps {
+                state.place(name, stored);
+            }
+            state.advance(entries);
+            state.revision
+        };
+        self.settle(leases);
+        self.head.send_if_modified(|head| {
+            let moved = *head != revision;
+            *head = revision;
+            moved
+        });
+    }
+
+    fn settle(&self, changes: Vec<LeaseChange>) {
+        let now_ms = self.clock.now_ms();
+        let mut leases = self.lock_leases();
+        for change in changes {
+            match change {
+                LeaseChange::Settle(app) => leases.settle(&app, self.app(&app).as_ref(), now_ms),
+                LeaseChange::Renew(app, id) => {
+                    leases.renew(&app, &id, now_ms);
+                }
+            }
+        }
+    }
+}
+
+/// The state and the leases that a store's contents stand for.
+fn load(contents: Contents) -> (State, Leases) {
+    let Contents {
+        cluster_id,
+        epoch,
+        revision,
+        changes_floor,
+        apps,
+        changes,
+        tokens: _,
+    } = contents;
+    let mut state = State::new(cluster_id, epoch, changes_floor);
+    let mut leases = Leases::default();
+    for (name, bytes) in apps {
+        let record = AppRecord::decode(&*bytes).expect("records must have been checked when read");
+        let key: Arc<str> = name.into();
+        for host in &record.domains {
+            state.assign(host.as_str().into(), Some(key.clone()));
+        }
+        leases.settle(&key, Some(&record), 0);
+        state.place(key, Some(Stored::new(&record)));
+    }
+    state.advance(changes);
+    state.revision = revision;
+    (state, leases)
+}
+
+/// The writer's thread.
+struct Writer {
+    registry: Arc<Registry>,
+    store: Store,
+    queue: mpsc::Receiver<Work>,
+}
+
+impl Writer {
+    /// Runs until the last [`Registry`] that could send is gone, which only
+    /// the end of the process brings about, or until a panic.
+    fn run(mut self) {
+        let _ends = Ends(self.registry.clone());
+        while let Some(first) = self.queue.blocking_recv() {
+            let mut works = vec![first];
+            while works.len() < BATCH
+                && let Ok(work) = self.queue.try_recv()
+            {
+                works.push(work);
+            }
+            self.commit(works);
+        }
+    }
+
+    fn commit(&mut self, works: Vec<Work>) {
+        let (batch, answers) = {
+            let state = self.registry.read();
+            let mut staging = Staging::new(&state, self.registry.tokens.len(), now_ms());
+            let answers: Vec<Answer> = works.into_iter().map(|work| work(&mut staging)).collect();
+            (staging.into_batch(), answers)
+        };
+        let result = if batch.is_empty() {
+            Ok(())
+        } else {
+            let floor = self
+                .registry
+                .read()
+                .log
+                .floor_after(&batch.entries, KEPT_NAMES);
+            self.store.commit(&batch, floor)
+        };
+        match &result {
+            Ok(()) => self.registry.publish(batch),
+            Err(failure) => tracing::error!("refused {} changes: {failure}", answers.len()),
+        }
+        for answer in answers {
+            answer(result.clone());
+        }
+    }
+}
+
+/// Tells the rest of control that the writer is gone, however it went.
+struct Ends(Arc<Registry>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.writing.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,205 @@
+//! What is registered, in memory: the readers' view of the last durable
+//! revision.
+//!
+//! Owns the apps, compactly (each as its encoded record), the host claims that
+//! follow from them, and the tail of the change log. Only
+//! [`registry`](super::registry) changes it, and only by what is durable.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::changes::{ChangeLog, Compacted, Entry};
+use crate::feed::messages::{AppRecord, Change, Delta, Op};
+
+/// An app as held: a million of them must fit into a few hundred megabytes.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    /// The revision of its last change.
+    pub revision: u64,
+    /// The encoded [`AppRecord`].
+    pub bytes: Box<[u8]>,
+    /// Its backends.
+    pub backends: u32,
+}
+
+impl Stored {
+    /// Encodes a record.
+    pub fn new(record: &AppRecord) -> Stored {
+        Stored {
+            revision: record.revision,
+            bytes: record.encode_to_vec().into_boxed_slice(),
+            backends: u32::try_from(record.backends.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The record.
+    pub fn record(&self) -> AppRecord {
+        AppRecord::decode(&*self.bytes).expect("bytes encoded from a record must decode")
+    }
+}
+
+/// Totals, for metrics and the admin port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Apps registered.
+    pub apps: u64,
+    /// Hosts claimed.
+    pub domains: u64,
+    /// Backends registered.
+    pub backends: u64,
+}
+
+/// Everything registered, as of one revision.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Which installation this is.
+    pub cluster_id: String,
+    /// Rises when the store was rebuilt.
+    pub epoch: u64,
+    /// The last durable revision.
+    pub revision: u64,
+    /// What led here.
+    pub log: ChangeLog,
+    apps: BTreeMap<Arc<str>, Stored>,
+    hosts: HashMap<Box<str>, Arc<str>, ahash::RandomState>,
+    backends: u64,
+}
+
+impl State {
+    /// An empty state at a revision, that can be followed from there on.
+    pub fn new(cluster_id: String, epoch: u64, revision: u64) -> State {
+        State {
+            cluster_id,
+            epoch,
+            revision,
+            log: ChangeLog::starting_at(revision),
+            ..State::default()
+        }
+    }
+
+    /// Totals.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            apps: self.apps.len() as u64,
+            domains: self.hosts.len() as u64,
+            backends: self.backends,
+        }
+    }
+
+    /// An app.
+    pub fn app(&self, name: &str) -> Option<AppRecord> {
+        self.apps.get(name).map(Stored::record)
+    }
+
+    /// The revision of an app's last change.
+    pub fn app_revision(&self, name: &str) -> Option<u64> {
+        self.apps.get(name).map(|stored| stored.revision)
+    }
+
+    /// Whose host pattern this is.
+    pub fn holder(&self, host: &str) -> Option<Arc<str>> {
+        self.hosts.get(host).cloned()
+    }
+
+    /// Apps in order of name, after `after` (exclusive; empty: from the first).
+    pub fn page(&self, after: &str, limit: usize) -> Vec<AppRecord> {
+        self.stored_after(after)
+            .take(limit)
+            .map(|(_, stored)| stored.record())
+            .collect()
+    }
+
+    /// At most `max_touches` touches' worth of change from `from` on, each app
+    /// once and as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// The changes were compacted away: a snapshot is needed.
+    pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
+        let mut touched: BTreeMap<&str, ()> = BTreeMap::new();
+        let (mut to, mut committed_at_ms, mut touches) = (from, 0, 0);
+        for entry in self.log.since(from)? {
+            if touches > 0 && touches + entry.touches.len() > max_touches {
+                break;
+            }
+            touches += entry.touches.len();
+            touched.extend(entry.touches.iter().map(|touch| (&*touch.app, ())));
+            to = entry.revision;
+            committed_at_ms = entry.committed_at_ms;
+        }
+        if to == from {
+            return Ok(None);
+        }
+        // Removals first, then by age: a host that moved from one app to
+        // another is released before it is claimed wherever that can be told.
+        let mut puts: Vec<AppRecord> = Vec::new();
+        let mut ops = Vec::with_capacity(touched.len());
+        for name in touched.keys() {
+            match self.app(name) {
+                Some(record) => puts.push(record),
+                None => ops.push(Op {
+                    change: Some(Change::Delete((*name).to_owned())),
+                }),
+            }
+        }
+        puts.sort_by_key(|record| record.revision);
+        ops.extend(puts.into_iter().map(|record| Op {
+            change: Some(Change::Put(record)),
+        }));
+        Ok(Some(Delta {
+            from,
+            to,
+            ops,
+            committed_at_ms,
+        }))
+    }
+
+    pub(super) fn stored(&self, name: &str) -> Option<&Stored> {
+        self.apps.get(name)
+    }
+
+    /// The shared key of an app's name, so that claims do not copy it.
+    pub(super) fn key(&self, name: &str) -> Option<Arc<str>> {
+        self.apps.get_key_value(name).map(|(key, _)| key.clone())
+    }
+
+    pub(super) fn stored_after(&self, after: &str) -> impl Iterator<Item = (&Arc<str>, &Stored)> {
+        let from = if after.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(after)
+        };
+        self.apps.range::<str, _>((from, Bound::Unbounded))
+    }
+
+    /// Puts an app in, or takes it out; claims are merged apart from it.
+    pub(super) fn place(&mut self, name: Arc<str>, stored: Option<Stored>) {
+        let added = stored
+            .as_ref()
+            .map_or(0, |stored| u64::from(stored.backends));
+        let before = match stored {
+            Some(stored) => self.apps.insert(name, stored),
+            None => self.apps.remove(&name),
+        };
+        let removed = before.map_or(0, |stored| u64::from(stored.backends));
+        self.backends = self.backends + added - removed;
+    }
+
+    /// Gives a host to an app, or to nobody.
+    pub(super) fn assign(&mut self, host: Box<str>, app: Option<Arc<str>>) {
+        match app {
+            Some(app) => self.hosts.insert(host, app),
+            None => self.hosts.remove(&host),
+        };
+    }
+
+    /// Moves on to the revisions of a durable batch.
+    pub(super) fn advance(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            self.revision = self.revision.max(entry.revision);
+            self.log.push(entry);
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The durable store: one redb file, `<state_dir>/store.redb`.
+//!
+//! Owns the file, its tables, and what can go wrong with it. One thread uses
+//! it (see [`registry`](super::registry)). Never overwrites a file it cannot
+//! read, never panics on one: redb's panics are caught here.
+//!
+//! Host claims have no table: they follow from the apps, one truth.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
+};
+
+use super::changes::Entry;
+use super::staging::Batch;
+use super::tokens::TokenRecord;
+use crate::feed::messages::AppRecord;
+
+/// name → [`AppRecord`].
+const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
+/// id → [`TokenRecord`].
+const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
+/// revision → [`Entry`].
+const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
+/// What the file is and where it stands.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Which installation it belongs to.
+const IDENTITY: TableDefinition<&str, &str> = TableDefinition::new("identity");
+
+/// The layout of the tables above.
+const LAYOUT: u64 = 1;
+/// Pages kept in memory. Reads are served from the registry, so this only
+/// holds the tree's upper levels.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Why the store cannot be used. Each says which file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("store {}: another process has it open; stop that one first", .0.display())]
+    Locked(PathBuf),
+    /// The file is no store, or it is damaged.
+    #[error("store {}: {reason}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A newer program's.
+    #[error("store {}: layout {found} was written by a newer portico; this one knows {LAYOUT}", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: u64,
+    },
+    /// The system refused: permission, no space, no such folder.
+    #[error("store {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A commit that did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct StoreFailure {
+    /// No space left: the caller may try again once there is.
+    pub full: bool,
+    /// What the store said.
+    pub reason: String,
+}
+
+/// Everything a store holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Which installation it belongs to; empty: the store is new.
+    pub cluster_id: String,
+    /// See [`Envelope`](crate::feed::messages::Envelope).
+    pub epoch: u64,
+    /// The last durable revision.
+    pub revision: u64,
+    /// Revisions after this one are in `changes`.
+    pub changes_floor: u64,
+    /// Every app, by name.
+    pub apps: Vec<(Box<str>, Box<[u8]>)>,
+    /// Every issued token.
+    pub tokens: Vec<TokenRecord>,
+    /// The change log's tail.
+    pub changes: Vec<Entry>,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// `None` after a failed write: redb wants to be opened again.
+    database: Option<Database>,
+    revision: u64,
+    /// The oldest entry of the change log that is on disk, or later.
+    changes_from: u64,
+}
+
+/// Where the store is.
+pub fn store_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("store.redb")
+}
+
+impl Store {
+    /// Opens the store, or makes an empty one where there is none, and reads
+    /// all of it. Checksums of every page are verified.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the file is left as it was.
+    pub fn open(path: &Path) -> Result<(Store, Contents), OpenError> {
+        guarded(path, || {
+            let database = open_database(path)?;
+            let contents = read_all(path, &database)?;
+            let store = Store {
+                path: path.to_owned(),
+                database: Some(database),
+                revision: contents.revision,
+                changes_from: contents.changes_floor + 1,
+            };
+            Ok((store, contents))
+        })
+    }
+
+    /// Gives a new store its identity and contents: at its first start, or
+    /// when it is rebuilt.
+    ///
+    /// # Errors
+    /// It could not be written; the store is as it was.
+    pub fn found(&mut self, contents: &Contents) -> Result<(), StoreFailure> {
+        self.write(contents.revision, |transaction| {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("layout", LAYOUT)?;
+            meta.insert("epoch", contents.epoch)?;
+            meta.insert("revision", contents.revision)?;
+            meta.insert("changes_floor", contents.revision)?;
+            transaction
+                .open_table(IDENTITY)?
+                .insert("cluster_id", contents.cluster_id.as_str())?;
+            let mut apps = transaction.open_table(APPS)?;
+            for (name, bytes) in &contents.apps {
+                apps.insert(&**name, &**bytes)?;
+            }
+            let mut tokens = transaction.open_table(TOKENS)?;
+            for token in &contents.tokens {
+                tokens.insert(token.id.as_str(), token.encode_to_vec().as_slice())?;
+            }
+            transaction.open_table(CHANGES)?;
+            Ok(())
+        })?;
+        self.changes_from = contents.revision + 1;
+        Ok(())
+    }
+
+    /// Makes a batch durable, whole or not at all. Change log entries up to
+    /// `changes_floor` are dropped with it.
+    ///
+    /// # Errors
+    /// Nothing of it was kept, as far as can be known; if that cannot be
+    /// known, the process ends (a restart reads what is true).
+    pub(super) fn commit(&mut self, batch: &Batch, changes_floor: u64) -> Result<(), StoreFailure> {
+        let revision = batch
+            .entries
+            .last()
+            .map_or(self.revision, |entry| entry.revision);
+        let changes_from = self.changes_from;
+        self.write(revision, |transaction| {
+            let mut apps = transaction.open_table(APPS)?;
+            for (name, stored) in &batch.apps {
+                match stored {
+                    Some(stored) => apps.insert(&**name, &*stored.bytes)?,
+                    None => apps.remove(&**name)?,
+                };
+            }
+            let mut tokens = transaction.open_table(TOKENS)?;
+            for (id, token) in &batch.tokens {
+                match token {
+                    Some(token) => tokens.insert(id.as_str(), token.encode_to_vec().as_slice())?,
+                    None => tokens.remove(id.as_str())?,
+                };
+            }
+            let mut changes = transaction.open_table(CHANGES)?;
+            for entry in &batch.entries {
+                changes.insert(entry.revision, entry.encode().as_slice())?;
+            }
+            for stale in changes_from..=changes_floor {
+                changes.remove(stale)?;
+            }
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("revision", revision)?;
+            meta.insert("changes_floor", changes_floor)?;
+            Ok(())
+        })?;
+        self.changes_from = self.changes_from.max(changes_floor + 1);
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        revision: u64,
+        fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreFailure> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            transaction.set_quick_repair(true);
+            fill(&transaction)?;
+            transaction.commit()?;
+            Ok::<(), redb::Error>(())
+        }));
+        match written {
+            Ok(Ok(())) => {
+                self.database = Some(database);
+                self.revision = revision;
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                // Dropping may try to write once more; a panic of it is no news.
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+                let full = is_full(&error);
+                Err(StoreFailure {
+                    full,
+                    reason: format!("store {}: {error}", self.path.display()),
+                })
+            }
+            Err(panic) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+                let reason = format!("store {}: {}", self.path.display(), panic_text(&*panic));
+                Err(StoreFailure {
+                    full: false,
+                    reason,
+                })
+            }
+        }
+    }
+
+    /// Opens the file again after a failed write and makes sure that it holds
+    /// what was acknowledged and nothing else.
+    fn reopen(&self) -> Result<Database, StoreFailure> {
+        let opened = guarded(&self.path, || {
+            let database = open_database(&self.path)?;
+            let meta = database
+                .begin_read()
+                .map_err(|error| fault(&self.path, error.into()))?
+                .open_table(META)
+                .map_err(|error| fault(&self.path, error.into()))?;
+            let found = meta
+                .get("revision")
+                .map_err(|error| fault(&self.path, error.into()))?;
+            Ok((found.map_or(0, |value| value.value()), database))
+        });
+        let (found, database) = opened.map_err(|error| StoreFailure {
+            full: matches!(&error, OpenError::Io { source, .. } if is_full_io(source)),
+            reason: error.to_string(),
+        })?;
+        // A commit that failed after it became durable: what was answered and
+        // what is stored differ. Only a fresh start can tell the truth.
+        assert_eq!(
+            found,
+            self.revision,
+            "store {} must hold what was acknowledged",
+            self.path.display()
+        );
+        Ok(database)
+    }
+}
+
+/// Moves a damaged store out of the way, keeping it.
+///
+/// # Errors
+/// It cannot be renamed.
+pub fn set_aside(path: &Path, now_ms: u64) -> io::Result<PathBuf> {
+    let aside = path.with_extension(format!("redb.damaged-{now_ms}"));
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let io = |source| OpenError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(io(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "is a folder",
+            )));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+    }
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true);
+    builder.create(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::Locked(path.to_owned())
+        }
+        DatabaseError::Storage(StorageError::Io(source)) if !says_damaged(&source) => io(source),
+        other => OpenError::Damaged {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
+    })
+}
+
+/// Errors by which the system, not redb, says that a file's content is off.
+fn says_damaged(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    ) || error.raw_os_error().is_none()
+}
+
+fn read_all(path: &Path, database: &Database) -> Result<Contents, OpenError> {
+    let damaged = |error: redb::Error| fault(path, error);
+    let transaction = database
+        .begin_read()
+        .map_err(|error| damaged(error.into()))?;
+    let meta = match transaction.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Contents::default()),
+        Err(error) => return Err(damaged(error.into())),
+    };
+    let number = |key: &str| -> Result<u64, OpenError> {
+        let value = meta.get(key).map_err(|error| damaged(error.into()))?;
+        value
+            .map(|value| value.value())
+            .ok_or_else(|| OpenError::Damaged {
+                path: path.to_owned(),
+                reason: format!("no `{key}` in it"),
+            })
+    };
+    let layout = number("layout")?;
+    if layout > LAYOUT {
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: layout,
+        });
+    }
+    let mut contents = Contents {
+        epoch: number("epoch")?,
+        revision: number("revision")?,
+        changes_floor: number("changes_floor")?,
+        ..Contents::default()
+    };
+    read_tables(&transaction, &mut contents).map_err(|problem| match problem {
+        ReadProblem::Store(error) => fault(path, error),
+        ReadProblem::Record(key, error) => OpenError::Damaged {
+            path: path.to_owned(),
+            reason: format!("the record of {key} does not decode: {error}"),
+        },
+    })?;
+    Ok(contents)
+}
+
+/// Why a table could not be read.
+enum ReadProblem {
+    Store(redb::Error),
+    Record(String, prost::DecodeError),
+}
+
+fn unread<E: Into<redb::Error>>(error: E) -> ReadProblem {
+    ReadProblem::Store(error.into())
+}
+
+fn read_tables(
+    transaction: &redb::ReadTransaction,
+    contents: &mut Contents,
+) -> Result<(), ReadProblem> {
+    let identity = transaction.open_table(IDENTITY).map_err(unread)?;
+    let cluster_id = identity.get("cluster_id").map_err(unread)?;
+    contents.cluster_id = cluster_id
+        .map(|id| id.value().to_owned())
+        .unwrap_or_default();
+    let apps = transaction.open_table(APPS).map_err(unread)?;
+    for row in apps.iter().map_err(unread)? {
+        let (name, bytes) = row.map_err(unread)?;
+        AppRecord::decode(bytes.value())
+            .map_err(|error| ReadProblem::Record(format!("app `{}`", name.value()), error))?;
+        contents
+            .apps
+            .push((name.value().into(), bytes.value().into()));
+    }
+    let tokens = transaction.open_table(TOKENS).map_err(unread)?;
+    for row in tokens.iter().map_err(unread)? {
+        let (id, bytes) = row.map_err(unread)?;
+        let token = TokenRecord::decode(bytes.value())
+            .map_err(|error| ReadProblem::Record(format!("token `{}`", id.value()), error))?;
+        contents.tokens.push(token);
+    }
+    let changes = transaction.open_table(CHANGES).map_err(unread)?;
+    for row in changes.iter().map_err(unread)? {
+        let (revision, bytes) = row.map_err(unread)?;
+        let entry = Entry::decode(revision.value(), bytes.value()).map_err(|error| {
+            ReadProblem::Record(format!("revision {}", revision.value()), error)
+        })?;
+        contents.changes.push(entry);
+    }
+    Ok(())
+}
+
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(OpenError::Damaged {
+            path: path.to_owned(),
+            reason: panic_text(&*panic),
+        })
+    })
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given");
+    format!("reading it failed an assertion: {said}")
+}
+
+fn fault(path: &Path, error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::Io(source) if !says_damaged(&source) => OpenError::Io {
+            path: path.to_owned(),
+            source,
+        },
+        other => OpenError::Damaged {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
+    }
+}
+
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(source) if is_full_io(source))
+}
+
+fn is_full_io(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
