@@ -203,3 +203,7 @@ impl Future for Waiter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use ecow::EcoString;
 use hashbrown::{HashMap, HashTable};
 
 use super::compile::Compiler;
@@ -339,49 +340,51 @@ impl Install<'_> {
         for record in records {
             let known = table.slot(&record.name);
             let before = known.as_ref().and_then(|slot| slot.current.load_full());
-            let compiled = writer.compiler.compile(record);
-            let (slot, domains) = match (compiled, known, before) {
+            match (writer.compiler.compile(record), known, before) {
                 (Ok(app), Some(slot), Some(before)) => {
-                    let domains = app.domains.clone();
-                    if !app.is_same_as(&before) {
-                        self.staged.push((Arc::clone(&slot), app));
+                    if !self.mark(&app.name, &app.domains, &slot) {
+                        continue;
                     }
-                    (slot, domains)
+                    if !app.is_same_as(&before) {
+                        self.staged.push((slot, app));
+                    }
                 }
                 (Ok(app), _, _) => {
-                    let domains = app.domains.clone();
-                    (Slot::new(app), domains)
+                    let (name, domains) = (app.name.clone(), app.domains.clone());
+                    self.mark(&name, &domains, &Slot::new(app));
                 }
                 (Err(error), known, before) => {
                     self.nacks.push(Nack {
                         key: record.name.clone(),
                         reason: error.to_string(),
                     });
-                    let (Some(slot), Some(before)) = (known, before) else {
-                        continue;
-                    };
-                    (slot, before.domains.clone())
-                }
-            };
-            if self.add(record, &slot) {
-                for domain in domains {
-                    self.claim(&record.name, domain, &slot);
+                    if let (Some(slot), Some(before)) = (known, before) {
+                        self.mark(&before.name, &before.domains, &slot);
+                    }
                 }
             }
         }
     }
 
-    /// Marks an app; false if its name was there already.
-    fn add(&mut self, record: &AppRecord, slot: &Arc<Slot>) -> bool {
+    /// Marks an app and claims its domains; false if its name was there
+    /// already.
+    fn mark(&mut self, name: &str, domains: &[EcoString], slot: &Arc<Slot>) -> bool {
+        let is_new = self.add(name, slot);
+        if is_new {
+            for domain in domains {
+                self.claim(name, domain.clone(), slot);
+            }
+        }
+        is_new
+    }
+
+    fn add(&mut self, name: &str, slot: &Arc<Slot>) -> bool {
         let table = self.table;
-        let hash = table.apps.hash(record.name.as_bytes(), false);
+        let hash = table.apps.hash(name.as_bytes(), false);
         let shard = &mut self.apps[Shards::<Arc<Slot>>::at(hash)];
-        if shard
-            .find(hash, |slot| is_named(slot, &record.name))
-            .is_some()
-        {
+        if shard.find(hash, |slot| is_named(slot, name)).is_some() {
             self.nacks.push(Nack {
-                key: record.name.clone(),
+                key: name.to_owned(),
                 reason: "the name appears twice in the snapshot".to_owned(),
             });
             return false;
@@ -393,7 +396,7 @@ impl Install<'_> {
 
     /// The app that holds the domain now keeps it, if it is still among its
     /// claimants; else the first one gets it.
-    fn claim(&mut self, app: &str, domain: ecow::EcoString, slot: &Arc<Slot>) {
+    fn claim(&mut self, app: &str, domain: EcoString, slot: &Arc<Slot>) {
         let table = self.table;
         let hash = table.domain_hash(&domain);
         let shard = &mut self.routes[Shards::<Route>::at(hash)];

@@ -49,7 +49,7 @@ impl<T: Clone> Shards<T> {
     /// neither as tag (the top 7) nor as bucket (the lowest).
     #[inline]
     pub(super) fn at(hash: u64) -> usize {
-        (((hash >> 16) & 0xffff_ffff) * SHARDS as u64 >> 32) as usize
+        ((((hash >> 16) & 0xffff_ffff) * SHARDS as u64) >> 32) as usize
     }
 
     #[inline]
