@@ -19,6 +19,7 @@ fn backend(id: &str, port: u16) -> BackendRecord {
         release: "v1".to_owned(),
         standing: Standing::Active as i32,
         incarnation: 1,
+        ..BackendRecord::default()
     }
 }
 
