@@ -447,3 +447,6 @@ pub fn chunk_prefix(len: u64, out: &mut [u8; PREFIX_BYTES]) -> usize {
 
 /// Ends a chunked body that has no trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+#[cfg(test)]
+mod tests;

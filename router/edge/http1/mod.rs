@@ -15,7 +15,7 @@
 //! | [`body`] | bodies: where they end, chunks checked in place |
 //! | [`known`] | the header names that mean something here |
 //! | [`scan`] | a head read line by line, resumable |
-//! | `line`, `host`, `list`, `copy` | the grammar's parts |
+//! | `request_line`, `line`, `host`, `list`, `copy` | the grammar's parts |
 //!
 //! **Invariant**: a message that two parsers could read differently is refused
 //! here, before any of its bytes are forwarded.
@@ -31,6 +31,7 @@ pub mod known;
 mod line;
 mod list;
 pub mod request;
+mod request_line;
 pub mod request_writer;
 pub mod response;
 pub mod response_writer;

@@ -245,3 +245,6 @@ fn connection(head: &RequestHead, backend_keepalive: bool, out: &mut Vec<u8>) {
     };
     line(b"Connection: ", options, out);
 }
+
+#[cfg(test)]
+mod tests;

@@ -294,3 +294,6 @@ fn connection(buf: &[u8], head: &mut ResponseHead) -> Result<(bool, bool), Defec
     }
     Ok((close, keep_alive))
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ pub fn write_interim(head: &ResponseHead, buf: &[u8], out: &mut Vec<u8>) {
     copy_passing(&head.headers, buf, dropped, out);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests;

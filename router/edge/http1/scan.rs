@@ -4,7 +4,7 @@
 //! Owns line ends, header lines and the limits on both. What lines mean is
 //! decided by [`super::request`] and [`super::response`].
 
-use super::head::{Header, Limits, Span};
+use super::head::{Header, Limits, Seen, Span};
 use super::known::{Known, known};
 use super::line;
 
@@ -179,8 +179,25 @@ pub(super) fn control_flaw(byte: u8) -> &'static str {
     }
 }
 
+/// Headers whose fate the writers decide, whatever `Connection` says.
+const OURS: Seen = Seen::of(&[
+    Known::Te,
+    Known::Upgrade,
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedPort,
+    Known::XForwardedHost,
+    Known::Forwarded,
+    Known::XRequestId,
+    Known::XRequestStart,
+    Known::Via,
+    Known::Traceparent,
+    Known::Tracestate,
+]);
+
 /// Marks the headers that `Connection` names by `token`. Names that frame or
-/// route the message cannot be named away; they are reported instead.
+/// route the message cannot be named away; they are reported instead. Those
+/// that the writers set or drop by themselves stay theirs.
 ///
 /// # Errors
 /// With the name's kind if it is one of those.
@@ -191,6 +208,9 @@ pub(super) fn nominate(headers: &mut [Header], buf: &[u8], token: &[u8]) -> Resu
         Known::Host | Known::ContentLength | Known::TransferEncoding
     ) {
         return Err(kind);
+    }
+    if OURS.holds(kind) {
+        return Ok(());
     }
     for header in headers {
         let same = match kind {
