@@ -34,4 +34,5 @@ pub mod heritage;
 pub mod observe;
 pub mod policy;
 pub mod settings;
+pub mod supervisor;
 pub mod table;

@@ -11,6 +11,8 @@
 mod adopt;
 mod lifeline;
 mod process;
+#[cfg(test)]
+mod tests;
 
 use std::net::TcpListener;
 use std::os::fd::RawFd;
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 use adopt::Adopter;
+pub(crate) use lifeline::pair;
 pub use lifeline::{Heard, Lifeline, Order, Report, Tether};
 pub use process::{Obituary, ProcessState, ProcessStatus, Role};
 
@@ -165,8 +168,12 @@ pub fn claim() -> Result<Option<Heritage>, HeritageError> {
     let text = text
         .into_string()
         .map_err(|_| HeritageError::Malformed("not UTF-8".into()))?;
+    claim_from(&text).map(Some)
+}
+
+fn claim_from(text: &str) -> Result<Heritage, HeritageError> {
     let will: Will =
-        serde_json::from_str(&text).map_err(|error| HeritageError::Malformed(error.to_string()))?;
+        serde_json::from_str(text).map_err(|error| HeritageError::Malformed(error.to_string()))?;
     if will.version != VERSION {
         return Err(HeritageError::Malformed(format!(
             "version {}",
@@ -180,7 +187,7 @@ pub fn claim() -> Result<Option<Heritage>, HeritageError> {
         ));
     }
     let adopter = Adopter::once(will.descriptors())?;
-    bequeathed(will, adopter).map(Some)
+    bequeathed(will, adopter)
 }
 
 fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageError> {

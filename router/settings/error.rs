@@ -50,12 +50,14 @@ pub enum SettingsError {
         message: String,
     },
     /// No such key.
-    #[error("{place}: unknown key {key}{hint}")]
+    #[error("{place}: unknown key {key} = {value}: expected a known key{hint}")]
     Unknown {
         /// Where it stands.
         place: Place,
         /// The full dotted key.
         key: String,
+        /// The value as TOML writes it.
+        value: String,
         /// `; did you mean …?`, or nothing.
         hint: String,
     },

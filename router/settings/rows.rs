@@ -236,6 +236,7 @@ fn unknown(entry: &Entry) -> SettingsError {
     SettingsError::Unknown {
         place: entry.place.clone(),
         key: entry.key.clone(),
+        value: entry.value.to_string(),
         hint,
     }
 }

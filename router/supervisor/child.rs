@@ -1,0 +1,199 @@
+//! One child process: its start, its lifeline, its standard error. Decides
+//! nothing: [`super::post`] does.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{ChildStderr, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::io::FdFlags;
+use rustix::process::{Pid, Signal, WaitStatus};
+
+use super::last_words::LastWords;
+use super::post::Departure;
+use crate::heritage::{self, Bequest, Obituary, Role, Tether, Will};
+use crate::settings::Settings;
+
+/// Standard error copied at once, in bytes: a pipe that polls writable takes
+/// this much without blocking (PIPE_BUF).
+const COPY_BYTES: usize = 4096;
+/// Standard error read after a death, in bytes.
+const MAX_LAST_BYTES: usize = 64 << 10;
+
+/// What is executed as a child.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The binary.
+    pub path: PathBuf,
+    /// Its arguments before the role's name.
+    pub args: Vec<OsString>,
+}
+
+impl Program {
+    /// The binary that runs now, even if the file was replaced since.
+    ///
+    /// # Errors
+    /// Neither `/proc` nor the system knows the path.
+    pub fn this() -> io::Result<Program> {
+        let own = PathBuf::from("/proc/self/exe");
+        let path = if own.exists() {
+            own
+        } else {
+            std::env::current_exe()?
+        };
+        Ok(Program {
+            path,
+            args: Vec::new(),
+        })
+    }
+}
+
+/// A started child.
+#[derive(Debug)]
+pub(super) struct Child {
+    pub role: Role,
+    pub generation: u64,
+    pub pid: Pid,
+    pub tether: Tether,
+    pub stderr: Option<ChildStderr>,
+    pub started_at_ms: u64,
+    /// It closed its lifeline: nothing to wait for there any more.
+    pub deaf: bool,
+    words: LastWords,
+}
+
+impl Child {
+    /// Starts a child that inherits `descriptors`, named in `bequest`.
+    ///
+    /// It gets a process group of its own: a terminal's Ctrl-C is for the
+    /// supervisor, which then drains.
+    pub(super) fn start(
+        program: &Program,
+        (role, generation): (Role, u64),
+        settings: &Settings,
+        (bequest, descriptors): (Bequest, Vec<BorrowedFd<'_>>),
+    ) -> io::Result<Child> {
+        let (tether, lifeline) = heritage::pair()?;
+        let will = Will::new(settings.clone(), lifeline.as_raw_fd(), bequest);
+        let mut command = Command::new(&program.path);
+        command
+            .arg0("portico")
+            .args(&program.args)
+            .arg(role.name())
+            .env(heritage::VARIABLE, will.to_json())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        let lent = Lent::until_dropped(descriptors.into_iter().chain([lifeline.as_fd()]))?;
+        let mut process = command.spawn()?;
+        drop(lent);
+        let stderr = process.stderr.take();
+        if let Some(stderr) = &stderr {
+            rustix::io::ioctl_fionbio(stderr, true)?;
+        }
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
+        Ok(Child {
+            role,
+            generation,
+            pid: pid.expect("a started child must have a pid"),
+            tether,
+            stderr,
+            started_at_ms: unix_ms(),
+            deaf: false,
+            words: LastWords::default(),
+        })
+    }
+
+    /// The pid as the process table has it.
+    pub(super) fn pid_number(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Ends it at once. It is reaped later, like any other dead child.
+    pub(super) fn kill(&self) {
+        // It fails only for a process that is dead already.
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+    }
+
+    /// Copies what is waiting on its standard error to ours, and remembers
+    /// it. Waits for neither.
+    pub(super) fn relay_stderr(&mut self) {
+        let mut buffer = [0; COPY_BYTES];
+        let Some(stderr) = &mut self.stderr else {
+            return;
+        };
+        match stderr.read(&mut buffer) {
+            Ok(0) => self.stderr = None,
+            Ok(length) => {
+                self.words.hear(&buffer[..length]);
+                super::voice::copy(&buffer[..length]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.stderr = None,
+        }
+    }
+
+    /// What is to be remembered of it.
+    pub(super) fn bury(mut self, status: WaitStatus, departure: &Departure) -> Obituary {
+        let pid = self.pid_number();
+        for _ in 0..MAX_LAST_BYTES / COPY_BYTES {
+            self.relay_stderr();
+        }
+        let exit_code = status.exit_status();
+        let signal = status.terminating_signal();
+        let natural = match (exit_code, signal) {
+            (Some(code), _) => format!("exited with {code}"),
+            (None, Some(signal)) => format!("ended by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        };
+        Obituary {
+            pid,
+            at_ms: unix_ms(),
+            lived_ms: u64::try_from(departure.lived.as_millis()).unwrap_or(u64::MAX),
+            exit_code,
+            signal,
+            reason: departure.killed.clone().unwrap_or(natural),
+            last_words: self.words.into_lines(),
+        }
+    }
+}
+
+/// Descriptors that a child may inherit until this is dropped. The
+/// supervisor has one thread, so no other child is started meanwhile.
+struct Lent<'a> {
+    descriptors: Vec<BorrowedFd<'a>>,
+}
+
+impl<'a> Lent<'a> {
+    fn until_dropped(descriptors: impl Iterator<Item = BorrowedFd<'a>>) -> io::Result<Lent<'a>> {
+        let mut lent = Lent {
+            descriptors: Vec::new(),
+        };
+        for descriptor in descriptors {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty())?;
+            lent.descriptors.push(descriptor);
+        }
+        Ok(lent)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        for descriptor in &self.descriptors {
+            // They are open, so this cannot fail.
+            let _ = rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC);
+        }
+    }
+}
+
+/// Unix milliseconds now.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,86 @@
+//! The error kernel: it must not fail, so that everything else may.
+//!
+//! Owns every socket, the state folder's lock, and the two children. It is
+//! synchronous, has one thread, and reads nothing from the network.
+//!
+//! ```text
+//!   signals ─┐                     ┌─▶ post(control) ─┐
+//!   lifelines├─▶ kernel: one poll ─┤   decide         ├─▶ start, drain, kill
+//!   stderr  ─┘                     └─▶ post(edge)    ─┘
+//! ```
+//!
+//! - `kernel`: the loop; the only file that acts on decisions;
+//! - `post`: when a child starts, drains, dies (pure);
+//! - `backoff`: how soon a dead one is replaced (pure);
+//! - `child`: one process, its lifeline, its last words;
+//! - `sockets`: what is bound; `state_dir`: the lock;
+//! - `reload`: what new settings change;
+//! - `signals`, `voice`: in and out.
+//!
+//! **Invariant**: a listening socket, once bound, stays open until its
+//! address leaves the settings or the supervisor exits, so no crash or
+//! replacement of a child refuses a connection.
+
+mod backoff;
+mod child;
+mod kernel;
+mod last_words;
+mod post;
+#[cfg(test)]
+mod post_tests;
+mod reload;
+mod signals;
+mod sockets;
+#[cfg(test)]
+mod sockets_tests;
+mod state_dir;
+#[cfg(test)]
+mod tests;
+mod voice;
+
+use std::process::ExitCode;
+
+use crate::settings::Settings;
+pub use child::Program;
+pub use kernel::Kernel;
+pub use sockets::BindError;
+pub use state_dir::StateDirError;
+
+/// Reads settings again, for SIGHUP; the error is for the operator.
+pub type Reread = Box<dyn FnMut() -> Result<Settings, String>>;
+
+/// Why the supervisor could not start. After that it does not fail.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state folder is in use or unusable.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// An address is in use or not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system refused something basic.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the router until SIGTERM or SIGINT: 0 after a drain, 1 if it could
+/// not start or was forced.
+pub fn run(settings: Settings, reread: Reread) -> ExitCode {
+    let program = Program::this().map_err(|source| StartError::System {
+        what: "find its own binary",
+        source,
+    });
+    let kernel = program.and_then(|program| Kernel::start(settings, program, reread));
+    match kernel {
+        Ok(kernel) => kernel.run(),
+        Err(error) => {
+            voice::say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
