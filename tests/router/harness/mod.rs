@@ -1,0 +1,83 @@
+//! The harness: the real binary, scripted backends, raw clients.
+//!
+//! Owns starting and ending processes, waiting with a deadline, and free
+//! ports. Knows only what CONTRACT promises from outside: the command line,
+//! the state folder, HTTP. Nothing here imports the router's own code.
+
+pub mod backend;
+pub mod client;
+pub mod logs;
+pub mod processes;
+pub mod router;
+pub mod setup;
+
+pub use backend::{Backend, Request, answer_ok};
+pub use client::{Answer, Client};
+pub use router::Router;
+pub use setup::Setup;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should happen soon; generous, since the
+/// machine may be busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A pause between two looks. The only sleep of the tests: nothing waits for
+/// time to pass, only for something to be seen.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "polling needs a pause between looks; every poll has a deadline"
+)]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Looks until `check` gives something, or fails naming `what`.
+pub fn eventually<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, check)
+}
+
+/// As [`eventually`], with a limit of the caller's.
+pub fn within<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Bytes that differ along their length, so that a lost, doubled or swapped
+/// piece shows in the checksum.
+pub fn patterned(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// The place of `needle` in `haystack`.
+pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+/// Fails, naming the Debian package, unless `program` can be run.
+pub fn need(program: &str, package: &str) {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    });
+    assert!(
+        found,
+        "this test needs `{program}`: install Debian's package `{package}` (tests/all does)"
+    );
+}

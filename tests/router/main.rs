@@ -1,0 +1,31 @@
+//! Black-box tests of the real binary, against what CONTRACT promises.
+//!
+//! One test binary, so that it links once. Each module is named for what it
+//! protects; each test starts a router of its own through [`harness`], talks
+//! to it with raw bytes and looks at what came through.
+
+mod harness;
+
+mod access_log;
+mod admin;
+mod api_apps;
+mod api_backends;
+mod api_bulk;
+mod api_refusals;
+mod balance;
+mod codes;
+mod commands;
+mod connections;
+mod crashes;
+mod damage;
+mod forwarded;
+mod framing;
+mod hostile;
+mod interim;
+mod interruptions;
+mod limits;
+mod others;
+mod retries;
+mod settings;
+mod shutdown;
+mod upgrades;
