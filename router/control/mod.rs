@@ -5,6 +5,8 @@
 //! crash at any time: the edge serves on, and a restart reads the store.
 //! Never handles a request of an app's client.
 
+pub mod admin;
+pub mod api_requests;
 pub mod changes;
 pub mod events;
 pub mod fleet;
@@ -20,6 +22,7 @@ pub mod tokens;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use api_requests::ApiRequests;
 use events::Events;
 use fleet::Fleet;
 use registry::Registry;
@@ -41,6 +44,8 @@ pub struct AdminState {
     pub events: Arc<Events>,
     /// The settings control runs by.
     pub settings: Arc<Settings>,
+    /// How often the API was asked.
+    pub api_requests: ApiRequests,
     /// The supervisor's latest process table.
     pub processes: Processes,
 }

@@ -1,0 +1,306 @@
+//! `/apps`, `/apps/{app}`, and draining a backend.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::numbers::Numbers;
+use super::problem::{Params, Problem};
+use crate::control::AdminState;
+use crate::control::refusal::Refusal;
+use crate::control::staging::Condition;
+use crate::feed::messages::{AppRecord, AppReport, BackendRecord, BackendReport, Standing};
+use crate::observe::Code;
+
+/// Apps of a page, if nothing is said, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1_000;
+/// How long a drained backend may take for what it has, if nothing is said.
+const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN_MAX: Duration = Duration::from_secs(3_600);
+
+/// `?after=&limit=`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    #[serde(default)]
+    after: String,
+    limit: Option<usize>,
+}
+
+/// `GET /apps`: registered apps in order of name; `next` is the following
+/// page's `after`, absent on the last.
+pub(super) async fn list(
+    State(state): State<AdminState>,
+    Params(page): Params<Page>,
+) -> Result<Json<Value>, Problem> {
+    let limit = page.limit.unwrap_or(PAGE);
+    if !(1..=PAGE_MAX).contains(&limit) {
+        return Err(Problem::parameter(
+            "limit",
+            format!("limit must be 1 to {PAGE_MAX}."),
+        ));
+    }
+    let mut records = state.registry.page(&page.after, limit + 1);
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let mut answer = Map::new();
+    if let Some(last) = records.last().filter(|_| more) {
+        answer.insert("next".into(), json!(last.name));
+    }
+    let apps: Vec<Value> = records.iter().map(summary).collect();
+    answer.insert("apps".into(), json!(apps));
+    answer.insert("total".into(), json!(state.registry.counts().apps));
+    Ok(Json(Value::Object(answer)))
+}
+
+fn summary(record: &AppRecord) -> Value {
+    let active = |backend: &&BackendRecord| backend.standing() == Standing::Active;
+    json!({
+        "app": record.name,
+        "domains": record.domains,
+        "backends": record.backends.len(),
+        "active_backends": record.backends.iter().filter(active).count(),
+        "revision": record.revision,
+    })
+}
+
+/// `GET /apps/{app}`: what is registered, and what the edges see of it.
+pub(super) async fn show(
+    State(state): State<AdminState>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let record = state
+        .registry
+        .app(&name)
+        .ok_or_else(|| Refusal::NoApp(name.clone()))?;
+    let reports = state.fleet.collect(&name, 1).await;
+    let edges_asked = state.fleet.edges().len();
+    let numbers = Numbers::merge(&reports, usize::MAX);
+    let seen = numbers
+        .apps
+        .into_iter()
+        .find(|app| app.app == name)
+        .unwrap_or_default();
+    Ok(Json(view(&record, &seen, reports.len(), edges_asked)))
+}
+
+fn view(record: &AppRecord, seen: &AppReport, answered: usize, asked: usize) -> Value {
+    let backends: Vec<Value> = record
+        .backends
+        .iter()
+        .map(|backend| {
+            let live = seen.backends.iter().find(|live| live.id == backend.id);
+            backend_view(backend, live)
+        })
+        .collect();
+    json!({
+        "app": record.name,
+        "revision": record.revision,
+        "domains": record.domains,
+        "policy": record.policy.as_ref().map_or(json!({}), policy_view),
+        "traffic": traffic(seen),
+        "backends": backends,
+        "edges": { "asked": asked, "answered": answered },
+    })
+}
+
+/// What an app overrides; keys and units are those of the registration API.
+fn policy_view(policy: &crate::feed::messages::PolicyRecord) -> Value {
+    let mut view = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            view.insert(key.to_owned(), value);
+        }
+    };
+    let milliseconds = |value: Option<u64>| value.map(|ms| json!(format!("{ms}ms")));
+    put("connect_timeout", milliseconds(policy.connect_timeout_ms));
+    put(
+        "first_byte_timeout",
+        milliseconds(policy.first_byte_timeout_ms),
+    );
+    put("idle_timeout", milliseconds(policy.idle_timeout_ms));
+    put(
+        "backend_keepalive",
+        policy.backend_keepalive.map(Value::from),
+    );
+    put("replay_bytes", policy.replay_bytes.map(Value::from));
+    put("retries", policy.retries.map(Value::from));
+    put("max_concurrency", policy.max_concurrency.map(Value::from));
+    put("queue", policy.queue.map(Value::from));
+    put("maintenance", policy.maintenance.map(Value::from));
+    Value::Object(view)
+}
+
+fn backend_view(backend: &BackendRecord, live: Option<&BackendReport>) -> Value {
+    let lease = (backend.lease_seconds > 0).then_some(backend.lease_seconds);
+    json!({
+        "id": backend.id,
+        "address": backend.address,
+        "weight": backend.weight,
+        "release": backend.release,
+        "standing": standing(backend.standing()),
+        "lease_seconds": lease,
+        "in_flight": live.map_or(0, |live| live.in_flight),
+        "requests": live.map_or(0, |live| live.requests),
+        "failures": live.map_or(0, |live| live.failures),
+    })
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Active => "active",
+        Standing::Suspect => "suspect",
+        Standing::Draining => "draining",
+    }
+}
+
+/// An app's counters since its edges started.
+pub(super) fn traffic(seen: &AppReport) -> Value {
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"]
+        .into_iter()
+        .zip(&seen.responses);
+    let responses: Map<String, Value> = classes
+        .map(|(class, count)| (class.to_owned(), json!(count)))
+        .collect();
+    let codes = seen.codes.chunks_exact(2).filter_map(|pair| {
+        let code = Code::ALL
+            .iter()
+            .find(|code| u64::from(code.number()) == pair[0])?;
+        Some((code.name().to_owned(), json!(pair[1])))
+    });
+    json!({
+        "requests": seen.requests(),
+        "responses": responses,
+        "codes": codes.collect::<Map<String, Value>>(),
+        "sent_bytes": seen.bytes,
+        "in_flight": seen.in_flight,
+        "queued": seen.queued,
+        "duration_seconds": seen.total_us as f64 / 1e6,
+    })
+}
+
+/// `?drain=30s`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    drain: Option<String>,
+}
+
+/// `POST /apps/{app}/backends/{id}/drain`: no new requests; gone when its last
+/// is answered or the time is up. Said again, it changes nothing.
+pub(super) async fn drain(
+    State(state): State<AdminState>,
+    Path((app, id)): Path<(String, String)>,
+    Params(query): Params<Drain>,
+) -> Result<Json<Value>, Problem> {
+    let patience = match query.drain.as_deref().map(duration) {
+        None => DRAIN,
+        Some(Some(patience)) if patience <= DRAIN_MAX => patience,
+        Some(_) => {
+            let detail = "drain must be a duration up to 1h, such as 30s, or a number of seconds.";
+            return Err(Problem::parameter("drain", detail));
+        }
+    };
+    let drain_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    let (key, backend) = (app.clone(), id.clone());
+    let change = state
+        .registry
+        .change(move |staging| staging.drain_backend(&key, &backend, drain_ms, &Condition::Always));
+    let outcome = change.await?;
+    if outcome.changed {
+        let text = format!("An operator drains it within {} s.", patience.as_secs_f64());
+        state.events.say("backend_draining", &app, &id, text);
+    }
+    Ok(Json(json!({
+        "revision": outcome.revision,
+        "app": app,
+        "id": id,
+        "standing": "draining",
+        "drain_seconds": patience.as_secs_f64(),
+    })))
+}
+
+/// `30s`, `250ms`, `1m`, `1h`, or a number of seconds.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::messages::PolicyRecord;
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("1.5m"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("0"), Some(Duration::ZERO));
+        for bad in ["", "s", "-1s", "1d", "1 s", "1e9", "NaN", "..1s"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_app_shows_what_is_registered_beside_what_is_seen() {
+        let record = AppRecord {
+            name: "shop".into(),
+            domains: vec!["a.example".into()],
+            policy: Some(PolicyRecord {
+                retries: Some(0),
+                ..PolicyRecord::default()
+            }),
+            backends: vec![
+                BackendRecord {
+                    id: "web.1".into(),
+                    address: "127.0.0.1:9001".into(),
+                    weight: 100,
+                    lease_seconds: 30,
+                    ..BackendRecord::default()
+                },
+                BackendRecord {
+                    id: "web.2".into(),
+                    standing: Standing::Draining.into(),
+                    ..BackendRecord::default()
+                },
+            ],
+            revision: 9,
+        };
+        let seen = AppReport {
+            app: "shop".into(),
+            responses: vec![0, 5, 0, 0, 1],
+            codes: vec![12, 1],
+            backends: vec![BackendReport {
+                id: "web.1".into(),
+                in_flight: 2,
+                requests: 6,
+                failures: 1,
+            }],
+            ..AppReport::default()
+        };
+        let view = view(&record, &seen, 1, 2);
+        assert_eq!(view["policy"], json!({"retries": 0}));
+        assert_eq!(view["traffic"]["requests"], 6);
+        assert_eq!(view["traffic"]["codes"], json!({"H12": 1}));
+        assert_eq!(view["backends"][0]["in_flight"], 2);
+        assert_eq!(view["backends"][0]["lease_seconds"], 30);
+        assert_eq!(view["backends"][1]["standing"], "draining");
+        assert_eq!(view["backends"][1]["lease_seconds"], Value::Null);
+        assert_eq!(view["edges"], json!({"asked": 2, "answered": 1}));
+    }
+}

@@ -1,0 +1,167 @@
+//! `/healthz`, `/readyz`, `/processes`, `/config`: how the router itself is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::problem::Problem;
+use super::procfs;
+use crate::control::AdminState;
+use crate::control::fleet::EdgeStatus;
+use crate::heritage::{ProcessState, ProcessStatus, Role};
+
+/// `GET /healthz`: control is alive and can store changes.
+pub(super) async fn healthz(State(state): State<AdminState>) -> Response {
+    if state.registry.is_writing() {
+        Json(json!({"status": "ok"})).into_response()
+    } else {
+        let detail = "The store's writer has stopped; changes are refused.";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_stopped", detail).into_response()
+    }
+}
+
+/// `GET /readyz`: every edge serves its table; else 503 with the reasons.
+pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
+    let edges = state.fleet.edges();
+    let reasons = unready(&edges, &state.processes.latest());
+    if reasons.is_empty() {
+        let revision = state.fleet.active_revision();
+        return Json(json!({"status": "ready", "edges": edges.len(), "revision": revision}))
+            .into_response();
+    }
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not_ready",
+        reasons.join(" "),
+    )
+    .with("reasons", &reasons)
+    .into_response()
+}
+
+/// Why not every edge serves its table; empty if every one does.
+fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if edges.is_empty() {
+        reasons.push("No edge is connected to control.".to_owned());
+    }
+    for edge in edges.iter().filter(|edge| edge.active_revision.is_none()) {
+        reasons.push(format!("Edge {} serves no table yet.", edge.pid));
+    }
+    let supervised = processes
+        .iter()
+        .filter(|process| process.role == Role::Edge);
+    for process in supervised {
+        let pid = process.pid;
+        let connected = edges.iter().any(|edge| edge.pid == pid);
+        match process.state {
+            ProcessState::Draining => {}
+            ProcessState::Waiting => reasons.push(format!(
+                "An edge died and waits to be started again ({}).",
+                process
+                    .last_exit
+                    .as_ref()
+                    .map_or("no reason known", |last| &last.reason)
+            )),
+            ProcessState::Starting => reasons.push(format!("Edge {pid} is starting.")),
+            ProcessState::Ready if connected => {}
+            ProcessState::Ready => {
+                reasons.push(format!(
+                    "Edge {pid} serves, but is not connected to control."
+                ));
+            }
+        }
+    }
+    reasons
+}
+
+/// `GET /processes`: the supervisor's table, with what each process uses now.
+pub(super) async fn processes(State(state): State<AdminState>) -> Json<Value> {
+    Json(json!({ "processes": process_list(&state) }))
+}
+
+/// The rows of [`processes`].
+pub(super) fn process_list(state: &AdminState) -> Vec<Value> {
+    let rows = state.processes.latest().into_iter().map(|process| {
+        let mut row = match serde_json::to_value(&process) {
+            Ok(Value::Object(row)) => row,
+            _ => Map::new(),
+        };
+        let usage = procfs::usage(process.pid).filter(|_| process.pid != 0);
+        row.insert("usage".into(), json!(usage));
+        Value::Object(row)
+    });
+    rows.collect()
+}
+
+/// `GET /config`: every setting in force, by key. No setting holds a secret;
+/// tokens are in files of their own.
+pub(super) async fn config(State(state): State<AdminState>) -> Json<Value> {
+    let entries = state.settings.entries().into_iter();
+    let settings: Map<String, Value> = entries
+        .map(|(key, value)| (key.to_owned(), json!(value)))
+        .collect();
+    Json(json!({ "settings": settings }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(pid: u32, active_revision: Option<u64>) -> EdgeStatus {
+        EdgeStatus {
+            id: 1,
+            pid,
+            threads: 2,
+            program: String::new(),
+            connected_at_ms: 0,
+            active_revision,
+            apps: 0,
+            nacks: 0,
+        }
+    }
+
+    fn process(pid: u32, state: ProcessState) -> ProcessStatus {
+        ProcessStatus {
+            role: Role::Edge,
+            pid,
+            state,
+            started_at_ms: 0,
+            restarts: 0,
+            last_exit: None,
+        }
+    }
+
+    #[test]
+    fn ready_means_that_every_edge_serves() {
+        let ready = process(7, ProcessState::Ready);
+        assert!(unready(&[edge(7, Some(1))], &[]).is_empty());
+        assert!(unready(&[edge(7, Some(1))], &[ready.clone()]).is_empty());
+        let draining = process(6, ProcessState::Draining);
+        assert!(unready(&[edge(7, Some(1))], &[ready, draining]).is_empty());
+    }
+
+    #[test]
+    fn every_reason_names_the_edge() {
+        assert_eq!(unready(&[], &[]), ["No edge is connected to control."]);
+        assert_eq!(
+            unready(&[edge(7, None)], &[]),
+            ["Edge 7 serves no table yet."]
+        );
+        let serving = [edge(7, Some(1))];
+        for (state, word) in [
+            (ProcessState::Starting, "Edge 8 is starting."),
+            (
+                ProcessState::Ready,
+                "Edge 8 serves, but is not connected to control.",
+            ),
+            (
+                ProcessState::Waiting,
+                "An edge died and waits to be started again (no reason known).",
+            ),
+        ] {
+            assert_eq!(unready(&serving, &[process(8, state)]), [word]);
+        }
+    }
+}

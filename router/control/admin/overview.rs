@@ -1,0 +1,100 @@
+//! `/overview`: the router's state in one JSON document, for the page and for
+//! `portico top`. Counters are totals since the edges started: whoever reads
+//! twice has rates, and latencies of the time between.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use super::numbers::{Numbers, Observed};
+use super::{Admin, apps, events, health};
+use crate::control::events::now_ms;
+use crate::observe::histogram::{BOUNDS, bound};
+use crate::observe::metrics::{self, CODES};
+use crate::observe::{Counter, Gauge, Histogram};
+
+/// Apps listed.
+const APPS: usize = 20;
+/// Events listed.
+const EVENTS: usize = 12;
+
+/// `GET /overview`
+pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
+    let scraped = admin.scrape.numbers(&admin.state.fleet).await;
+    let state = &admin.state;
+    let counts = state.registry.counts();
+    let events = state.events.latest(EVENTS);
+    Json(json!({
+        "at_ms": now_ms(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": state.registry.revision(),
+        "active_revision": state.fleet.active_revision(),
+        "ready": state.fleet.is_serving(),
+        "registered": {
+            "apps": counts.apps,
+            "domains": counts.domains,
+            "backends": counts.backends,
+        },
+        "edges": { "connected": scraped.edges, "answered": scraped.answered },
+        "processes": health::process_list(state),
+        "traffic": traffic(&scraped.numbers),
+        "latency_bounds_seconds": bounds(),
+        "latency": {
+            "total": histogram(&scraped.numbers.observed(Histogram::Total)),
+            "first_byte": histogram(&scraped.numbers.observed(Histogram::FirstByte)),
+            "connect": histogram(&scraped.numbers.observed(Histogram::Connect)),
+            "queue": histogram(&scraped.numbers.observed(Histogram::QueueWait)),
+        },
+        "apps": busiest(&scraped.numbers),
+        "events": events.iter().rev().map(events::view).collect::<Vec<_>>(),
+    }))
+}
+
+fn traffic(numbers: &Numbers) -> Value {
+    let by_label = |row| {
+        let counts = numbers.by_label(row).into_iter();
+        counts
+            .map(|(label, count)| (label, json!(count)))
+            .collect::<Map<String, Value>>()
+    };
+    let count = |counter: Counter| json!(numbers.total(counter.row()));
+    let gauge = |gauge: Gauge| json!(numbers.total(gauge.row()));
+    json!({
+        "requests": by_label(Counter::Responses2xx.row()),
+        "codes": by_label(&CODES),
+        "retries": by_label(Counter::RetriedConnect.row()),
+        "connect_failures": by_label(Counter::ConnectRefused.row()),
+        "checkouts": by_label(Counter::BackendReused.row()),
+        "accepted": count(Counter::ConnectionsAccepted),
+        "received_bytes": count(Counter::ClientReceivedBytes),
+        "sent_bytes": count(Counter::ClientSentBytes),
+        "connections": gauge(Gauge::ConnectionsOpen),
+        "in_flight": gauge(Gauge::InFlight),
+        "queued": gauge(Gauge::Queued),
+        "idle_backend_connections": gauge(Gauge::BackendIdleConnections),
+        "upgrades": gauge(Gauge::UpgradesOpen),
+        "log_lines_dropped": metrics::row("portico_access_log_dropped_total")
+            .map(|row| numbers.total(row)),
+    })
+}
+
+fn bounds() -> Vec<f64> {
+    (0..BOUNDS)
+        .filter_map(bound)
+        .map(|micros| micros as f64 / 1e6)
+        .collect()
+}
+
+fn histogram(observed: &Observed) -> Value {
+    json!({ "buckets": observed.buckets, "sum_seconds": observed.sum })
+}
+
+fn busiest(numbers: &Numbers) -> Vec<Value> {
+    let named = numbers.apps.iter().filter(|app| !app.app.is_empty());
+    let views = named.take(APPS).map(|app| {
+        let mut view = apps::traffic(app);
+        view["app"] = json!(app.app);
+        view
+    });
+    views.collect()
+}

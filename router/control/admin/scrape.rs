@@ -1,0 +1,52 @@
+//! Asking the edges for their numbers, at most a few times a second, however
+//! many ask here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::numbers::Numbers;
+use crate::control::fleet::Fleet;
+
+/// Apps with series of their own; the others are summed as `other`.
+pub(super) const BUSIEST: usize = 50;
+/// Numbers this old are given again.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// The numbers of all edges at one moment.
+#[derive(Debug)]
+pub(super) struct Scraped {
+    /// What they reported.
+    pub numbers: Numbers,
+    /// Edges connected.
+    pub edges: usize,
+    /// Those of them that answered in time.
+    pub answered: usize,
+}
+
+/// The last scrape, and whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Scrape {
+    last: Mutex<Option<(Instant, Arc<Scraped>)>>,
+}
+
+impl Scrape {
+    /// Fresh numbers. Those who ask while a scrape runs share it.
+    pub async fn numbers(&self, fleet: &Fleet) -> Arc<Scraped> {
+        let mut last = self.last.lock().await;
+        if let Some((_, scraped)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Arc::clone(scraped);
+        }
+        let edges = fleet.edges().len();
+        let reports = fleet.collect("", BUSIEST as u32).await;
+        let scraped = Arc::new(Scraped {
+            numbers: Numbers::merge(&reports, BUSIEST),
+            edges,
+            answered: reports.len(),
+        });
+        *last = Some((Instant::now(), Arc::clone(&scraped)));
+        scraped
+    }
+}
