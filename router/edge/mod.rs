@@ -1,4 +1,164 @@
-//! The data plane: accepts connections, finds the app, picks a backend and
-//! relays the exchange.
+//! The data plane: takes requests at the public ports, answers each once.
+//!
+//! Owns the data threads and everything a request meets on its way. Boots from
+//! the last-known-good table and serves before it looks for control; goes on
+//! without control for ever. Never writes a file but the access log, never
+//! blocks a data thread, never shares a lock between two requests.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`thread`] | a data thread's life and what its connections share |
+//! | [`listener`] | accepting |
+//! | [`journey`] | a request's way, top to bottom |
+//! | [`http1`] | the HTTP/1.1 codec: bytes in, spans out |
+//! | [`upstream`] | connections to backends |
+//! | [`answers`] | errors become responses |
+//! | [`clock`], [`buffer`] | time and memory of a thread |
 
+pub mod answers;
+pub mod buffer;
+pub mod clock;
 pub mod http1;
+pub mod journey;
+pub mod listener;
+pub mod thread;
+pub mod upstream;
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use self::thread::Phase;
+use crate::heritage::{EdgeHeritage, Lifeline, Order};
+use crate::observe::EdgeCells;
+use crate::observe::access_log::Log;
+use crate::settings::Settings;
+use crate::table::Table;
+
+/// A data thread that has not ticked for this long is stuck, and the process
+/// stops answering the supervisor's pings.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// How long the last log lines may take to reach a slow sink.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What all data threads share; nothing in it is locked for a request.
+pub struct Shared {
+    /// Checked settings.
+    pub settings: Settings,
+    /// The routing table.
+    pub table: Arc<Table>,
+    /// One set of counters for each thread.
+    pub cells: Vec<Arc<EdgeCells>>,
+    /// One heartbeat for each thread: it only rises.
+    pub beats: Box<[AtomicU64]>,
+    /// What the threads are told: the phase to be in.
+    pub orders: watch::Sender<Phase>,
+}
+
+/// Runs the edge until it is told to drain, and has.
+pub fn run(heritage: EdgeHeritage) -> ExitCode {
+    let EdgeHeritage {
+        settings,
+        listeners,
+        feed_path,
+        lifeline,
+    } = heritage;
+    let log = match Log::open(&settings.log) {
+        Ok(log) => log,
+        Err(error) => {
+            tracing::error!(%error, setting = "log.access", "the access log cannot be opened");
+            return ExitCode::FAILURE;
+        }
+    };
+    let threads = listeners.len();
+    let shared = Arc::new(Shared {
+        table: Arc::new(Table::new(threads)),
+        cells: (0..threads).map(|_| Arc::default()).collect(),
+        beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+        orders: watch::Sender::new(Phase::Serving),
+        settings,
+    });
+    let log = Arc::new(log);
+    attend(&lifeline, &shared, &log);
+    let (held, table_held) = mpsc::sync_channel(1);
+    let ready = move || {
+        let _ = held.send(());
+    };
+    let _ = feed_path;
+    ready();
+    // Without a table every host would be unknown: the backlog holds clients
+    // until there is one, from disk or from control.
+    if table_held.recv().is_err() {
+        tracing::error!("no table will come: the feed's thread ended");
+        return ExitCode::FAILURE;
+    }
+    let mut running = Vec::new();
+    for (index, sockets) in listeners.into_iter().enumerate() {
+        let (shared, buffer) = (Arc::clone(&shared), log.buffer());
+        let data = move || thread::run(index, &shared, sockets, buffer);
+        let spawned = std::thread::Builder::new()
+            .name(format!("edge-{index}"))
+            .spawn(data);
+        running.push(spawned.expect("a data thread must start"));
+    }
+    lifeline.ready();
+    let mut code = ExitCode::SUCCESS;
+    for thread in running {
+        if thread.join().is_err() {
+            code = ExitCode::FAILURE;
+        }
+    }
+    log.close(LOG_PATIENCE);
+    code
+}
+
+/// Answers the supervisor on a thread of its own, for as long as the process
+/// lives.
+fn attend(lifeline: &Lifeline, shared: &Arc<Shared>, log: &Arc<Log>) {
+    let (lifeline, shared, log) = (lifeline.clone(), Arc::clone(shared), Arc::clone(log));
+    let pulse = RefCell::new(Pulse::new(shared.beats.len()));
+    let attended = move || {
+        let alive = || pulse.borrow_mut().is_felt(&shared.beats);
+        lifeline.serve(alive, |order| match order {
+            Order::Reopen => log.reopen(),
+            Order::Drain | Order::Orphaned => drop(shared.orders.send(Phase::Draining)),
+            Order::Processes(_) => {}
+        });
+    };
+    let spawned = std::thread::Builder::new()
+        .name("lifeline".into())
+        .spawn(attended);
+    spawned.expect("the lifeline's thread must start");
+}
+
+/// Whether every data thread still ticks.
+struct Pulse {
+    last: Vec<(u64, Instant)>,
+}
+
+impl Pulse {
+    fn new(threads: usize) -> Self {
+        Pulse {
+            last: vec![(0, Instant::now()); threads],
+        }
+    }
+
+    /// Before the first table there are no threads yet: a beat of 0 is not a
+    /// stall.
+    fn is_felt(&mut self, beats: &[AtomicU64]) -> bool {
+        let now = Instant::now();
+        beats.iter().zip(&mut self.last).all(|(beat, last)| {
+            let beat = beat.load(Relaxed);
+            if beat != last.0 || beat == 0 {
+                *last = (beat, now);
+            }
+            now.duration_since(last.1) < STALLED
+        })
+    }
+}

@@ -10,10 +10,10 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ pub struct Log {
     format: LogFormat,
     /// `None`: the log is off.
     writer: Option<SyncSender<Message>>,
-    done: Receiver<()>,
+    done: Mutex<Receiver<()>>,
 }
 
 impl Log {
@@ -123,7 +123,7 @@ impl Log {
             shared,
             format: settings.format,
             writer,
-            done,
+            done: Mutex::new(done),
         })
     }
 
@@ -151,12 +151,13 @@ impl Log {
 
     /// Writes what was handed over and ends the writer, within `patience`.
     /// Buffers hand over what they hold when dropped or flushed; do that first.
-    pub fn close(self, patience: Duration) {
+    pub fn close(&self, patience: Duration) {
         self.shared.closing.store(true, Relaxed);
         self.wake();
         if self.writer.is_some() {
             // A writer that is stuck in a write ends with the process.
-            let _ = self.done.recv_timeout(patience);
+            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = done.recv_timeout(patience);
         }
     }
 

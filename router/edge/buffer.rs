@@ -1,0 +1,226 @@
+//! Read buffers: initialised once, recycled within the thread.
+//!
+//! Owns [`Buffer`], bytes between two cursors, and the thread's [`Buffers`],
+//! a bounded stack of idle ones. A connection that waits for its client holds
+//! none.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// A buffer's size when taken. Large enough for nearly every head and for a
+/// small answer whole.
+pub const SMALL_BYTES: usize = 16 * 1024;
+
+/// What a body in full flow is relayed with.
+pub const LARGE_BYTES: usize = 128 * 1024;
+
+/// Idle buffers kept by a thread, of each size.
+const KEPT_SMALL: usize = 512;
+const KEPT_LARGE: usize = 32;
+
+/// Bytes read and not yet used lie in `start..end`.
+#[derive(Default)]
+pub struct Buffer {
+    storage: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// An empty one with room for `bytes`.
+    pub fn with_room(bytes: usize) -> Self {
+        Buffer {
+            storage: vec![0; bytes],
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// What was read and not used.
+    pub fn data(&self) -> &[u8] {
+        &self.storage[self.start..self.end]
+    }
+
+    /// The same, for filters that work in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.end]
+    }
+
+    /// Bytes not used.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether nothing is left to use.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes that could be read without moving or growing anything.
+    pub fn room(&self) -> usize {
+        self.storage.len() - self.end
+    }
+
+    /// Bytes it holds at most as it is.
+    pub fn capacity(&self) -> usize {
+        self.storage.len()
+    }
+
+    /// The first `n` unused bytes are done with.
+    pub fn consume(&mut self, n: usize) {
+        self.start += n;
+        debug_assert!(
+            self.start <= self.end,
+            "no more may be consumed than was read"
+        );
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Keeps the first `kept` unused bytes and what follows the first `used`;
+    /// those between were dropped by a filter.
+    pub fn close_gap(&mut self, kept: usize, used: usize) {
+        if kept < used {
+            let (from, to) = (self.start + used, self.start + kept);
+            self.storage.copy_within(from..self.end, to);
+            self.end -= used - kept;
+        }
+    }
+
+    /// Keeps the first `kept` unused bytes.
+    pub fn truncate(&mut self, kept: usize) {
+        self.end = self.end.min(self.start + kept);
+    }
+
+    /// Forgets all bytes.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Moves what is left to the front.
+    pub fn compact(&mut self) {
+        if self.start > 0 {
+            self.storage.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+    }
+
+    /// Makes room for at least `bytes` in all; what is held stays.
+    pub fn grow(&mut self, bytes: usize) {
+        if self.storage.len() < bytes {
+            self.compact();
+            self.storage.resize(bytes, 0);
+        }
+    }
+
+    /// Appends bytes, growing as needed.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if self.room() < bytes.len() {
+            self.compact();
+            self.grow(self.end + bytes.len());
+        }
+        self.storage[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Reads once, at most `most` bytes, into the room there is. Ready(0) is
+    /// the end of the stream (or no room: check first).
+    pub fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let room = self.room().min(most);
+        let mut into = ReadBuf::new(&mut self.storage[self.end..self.end + room]);
+        match Pin::new(stream).poll_read(cx, &mut into) {
+            Poll::Ready(Ok(())) => {
+                let read = into.filled().len();
+                self.end += read;
+                Poll::Ready(Ok(read))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// A thread's idle buffers.
+#[derive(Default)]
+pub struct Buffers {
+    small: RefCell<Vec<Buffer>>,
+    large: RefCell<Vec<Buffer>>,
+}
+
+impl Buffers {
+    /// An empty buffer of [`SMALL_BYTES`].
+    pub fn small(&self) -> Buffer {
+        self.small
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Buffer::with_room(SMALL_BYTES))
+    }
+
+    /// An empty buffer of [`LARGE_BYTES`].
+    pub fn large(&self) -> Buffer {
+        self.large
+            .borrow_mut()
+            .pop()
+            .unwrap_or_else(|| Buffer::with_room(LARGE_BYTES))
+    }
+
+    /// Back for the next taker; one of an odd size is freed.
+    pub fn put(&self, mut buffer: Buffer) {
+        buffer.clear();
+        let (stack, kept) = match buffer.capacity() {
+            SMALL_BYTES => (&self.small, KEPT_SMALL),
+            LARGE_BYTES => (&self.large, KEPT_LARGE),
+            _ => return,
+        };
+        let mut stack = stack.borrow_mut();
+        if stack.len() < kept {
+            stack.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_over_any_moves() {
+        let mut buffer = Buffer::with_room(8);
+        buffer.extend(b"abcdefgh");
+        buffer.consume(5);
+        buffer.extend(b"ijklmnop");
+        assert_eq!(buffer.data(), b"fghijklmnop");
+        buffer.grow(64);
+        buffer.compact();
+        assert_eq!(
+            (buffer.data(), buffer.capacity()),
+            (&b"fghijklmnop"[..], 64)
+        );
+        buffer.consume(11);
+        assert_eq!((buffer.is_empty(), buffer.room()), (true, 64));
+    }
+
+    #[test]
+    fn buffers_are_recycled_empty_and_odd_sizes_are_not_kept() {
+        let buffers = Buffers::default();
+        let mut one = buffers.small();
+        one.extend(b"secret");
+        buffers.put(one);
+        assert!(buffers.small().is_empty());
+        buffers.put(Buffer::with_room(1));
+        assert!(buffers.small.borrow().is_empty());
+    }
+}

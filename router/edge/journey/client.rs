@@ -1,0 +1,269 @@
+//! A client's connection between and around requests.
+//!
+//! Owns the waiting (keepalive idle, first head), the reading of heads within
+//! their deadline, writes of small answers, and the lingering close that lets a
+//! last answer arrive. Holds no buffer while it waits.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::Work;
+use crate::edge::buffer::{Buffer, SMALL_BYTES};
+use crate::edge::clock::Deadline;
+use crate::edge::http1::head::Limits;
+use crate::edge::http1::request::{self, Refusal};
+use crate::edge::http1::request_writer::Peer;
+use crate::edge::http1::scan::Scan;
+use crate::edge::thread::{Phase, Thread};
+use crate::observe::Counter;
+
+/// A kept connection without a request is closed after this.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// A head must be whole this long after its first byte, or after accepting.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// A connection fresh from the backlog of a draining thread may still bring
+/// the request it was opened for.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// A lingering close reads and discards at most this long, this much.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A byte stream to a client.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the close that follows visible as a failure: the peer must not
+    /// take a broken-off answer for a whole one.
+    fn reset_on_close(&self);
+}
+
+impl Wire for TcpStream {
+    fn reset_on_close(&self) {
+        // Failing to is harmless: framing shows the break to all but
+        // close-delimited readers.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// A client's connection.
+pub struct Client<S> {
+    /// The thread it lives on.
+    pub thread: Rc<Thread>,
+    /// Its byte stream.
+    pub stream: S,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// What backends are told of it.
+    pub forwarded: Peer,
+    /// Its one deadline.
+    pub deadline: Deadline,
+    /// Requests answered on it.
+    pub served: u64,
+}
+
+/// What came of waiting.
+pub enum Ready {
+    /// Bytes of a request are there.
+    Request,
+    /// The connection ends, without a request.
+    Closed(Counter),
+}
+
+/// Why there is no head.
+pub enum Unread {
+    /// It breaks the grammar or a limit, or was too slow: answered and closed.
+    Refused(Refusal),
+    /// The client went away.
+    Gone(Counter),
+}
+
+impl<S: Wire> Client<S> {
+    /// A connection just accepted.
+    pub fn new(thread: &Rc<Thread>, stream: S, peer: SocketAddr, local: SocketAddr) -> Self {
+        let ip = peer.ip().to_canonical();
+        let trusted = thread
+            .shared
+            .settings
+            .edge
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&ip));
+        let forwarded = Peer::new(ip, "http", local.port(), trusted);
+        let deadline = thread.clock.deadline();
+        Client {
+            thread: Rc::clone(thread),
+            stream,
+            peer: SocketAddr::new(ip, peer.port()),
+            forwarded,
+            deadline,
+            served: 0,
+        }
+    }
+
+    /// Waits for the first bytes of the next request; what an earlier one left
+    /// in `carried` counts.
+    pub async fn wait(&mut self, carried: &mut Buffer) -> Ready {
+        if !carried.is_empty() {
+            return Ready::Request;
+        }
+        let patience = if self.served == 0 { HEAD } else { KEEPALIVE };
+        self.deadline.set_after(self.thread.clock.now(), patience);
+        let mut last_call = false;
+        poll_fn(|cx| {
+            let buffer = if carried.capacity() > 0 {
+                std::mem::take(carried)
+            } else {
+                self.thread.buffers.small()
+            };
+            let mut buffer = buffer;
+            let room = buffer.room();
+            let read = buffer.poll_read(cx, &mut self.stream, room);
+            if let Poll::Ready(Ok(1..)) = read {
+                *carried = buffer;
+                return Poll::Ready(Ready::Request);
+            }
+            self.thread.buffers.put(buffer);
+            if let Poll::Ready(read) = read {
+                let reason = if read.is_ok() {
+                    Counter::ClosedByClient
+                } else {
+                    Counter::ClosedError
+                };
+                return Poll::Ready(Ready::Closed(reason));
+            }
+            if self.thread.phase() != Phase::Serving {
+                if self.served > 0 || self.thread.phase() == Phase::Cutting {
+                    return Poll::Ready(Ready::Closed(Counter::ClosedDraining));
+                }
+                if !last_call {
+                    last_call = true;
+                    self.deadline.set_after(self.thread.clock.now(), LAST_CALL);
+                }
+            }
+            self.deadline
+                .poll(cx)
+                .map(|()| Ready::Closed(Counter::ClosedIdle))
+        })
+        .await
+    }
+
+    /// Reads and parses a head into `work`; its first bytes are there.
+    pub async fn read_head(&mut self, work: &mut Work) -> Result<(), Unread> {
+        work.scan = Scan::default();
+        let mut waited = false;
+        loop {
+            match request::parse_request(
+                work.input.data(),
+                &mut work.scan,
+                &Limits::REQUEST,
+                &mut work.head,
+            ) {
+                Ok(Some(bytes)) => {
+                    work.head_bytes = bytes;
+                    return Ok(());
+                }
+                Ok(None) => {}
+                Err(refusal) => return Err(Unread::Refused(refusal)),
+            }
+            if !waited {
+                waited = true;
+                self.deadline.set_after(self.thread.clock.now(), HEAD);
+            }
+            if work.input.room() == 0 {
+                work.input.compact();
+                if work.input.room() == 0 {
+                    work.input.grow(Limits::REQUEST.head_bytes + SMALL_BYTES);
+                }
+            }
+            let room = work.input.room();
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = work.input.poll_read(cx, &mut self.stream, room) {
+                    return Poll::Ready(Some(read));
+                }
+                self.deadline.poll(cx).map(|()| None)
+            });
+            match read.await {
+                Some(Ok(1..)) => {}
+                Some(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
+                None => {
+                    return Err(Unread::Refused(Refusal {
+                        status: 408,
+                        cause: "head not in time",
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Writes a small answer whole, within the idle deadline.
+    pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.deadline.set_after(self.thread.clock.now(), HEAD);
+        poll_fn(|cx| {
+            while !bytes.is_empty() {
+                match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(n)) => bytes = &bytes[n..],
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {
+                        return self
+                            .deadline
+                            .poll(cx)
+                            .map(|()| Err(io::ErrorKind::TimedOut.into()));
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Notices a client that leaves while its answer is awaited. Bytes of its
+    /// next requests are kept in `input` as far as there is room.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, input: &mut Buffer) -> Poll<()> {
+        loop {
+            let room = input.room();
+            if room == 0 {
+                return Poll::Pending;
+            }
+            match input.poll_read(cx, &mut self.stream, room) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Closes our side and reads on for a moment: a close with bytes unread
+    /// would reset the connection and could destroy the answer on its way
+    /// (RFC 9112, section 9.6).
+    pub async fn linger(&mut self) {
+        self.deadline.set_after(self.thread.clock.now(), LINGER);
+        let mut discarded = 0;
+        let mut buffer = self.thread.buffers.small();
+        poll_fn(|cx| {
+            if Pin::new(&mut self.stream).poll_shutdown(cx).is_pending() {
+                return self.deadline.poll(cx);
+            }
+            loop {
+                buffer.clear();
+                let room = buffer.room();
+                match buffer.poll_read(cx, &mut self.stream, room) {
+                    Poll::Ready(Ok(n @ 1..)) if discarded < LINGER_BYTES => discarded += n,
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll(cx),
+                }
+            }
+        })
+        .await;
+        self.thread.buffers.put(buffer);
+    }
+}

@@ -1,0 +1,280 @@
+//! The request's way through the edge, top to bottom.
+//!
+//! ```text
+//! read head → find the app → admit and pick a backend → take or open a
+//! connection → send → (retry?) → relay the answer → check in → count and log
+//! ```
+//!
+//! One task per client connection does all of it, on the thread that accepted
+//! it: no spawn, no channel, no lock. Owns the order of the steps and every
+//! decision between them; the steps' mechanics are in the files below. Never
+//! parses (that is [`http1`](super::http1)) and never chooses by itself (that
+//! is [`crate::policy`]).
+//!
+//! | file | step |
+//! |---|---|
+//! | [`client`] | a client connection: waiting, reading heads, lingering close |
+//! | [`attempt`] | a backend picked, a connection, the request sent, retries |
+//! | [`upload`] | the request's body on its way, kept for a retry while small |
+//! | [`relay`] | the answer on its way back, uploads going on meanwhile |
+//! | [`pipe`] | an upgraded connection: bytes both ways |
+//! | [`ledger`] | what is counted and logged of a request |
+//!
+//! **Invariant**: a request is answered once, or its client's connection is cut
+//! so that it learns; a request whose answer has begun is never sent again.
+
+mod attempt;
+mod client;
+mod ledger;
+mod pipe;
+mod relay;
+mod upload;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::client::{Client, Ready};
+use self::ledger::Ledger;
+use self::upload::Upload;
+use super::answers::{Answer, wants_json};
+use super::buffer::{Buffer, Buffers, SMALL_BYTES};
+use super::http1::head::{Framing, Version};
+use super::http1::request::{Refusal, RequestHead};
+use super::http1::request_writer::{self, Forwarding};
+use super::http1::response::ResponseHead;
+use super::http1::scan::Scan;
+use super::thread::{Phase, Thread};
+use crate::observe::{Code, Counter};
+use crate::table::App;
+
+pub use self::client::Wire;
+
+/// A request's working set: everything with a heap block behind it, recycled
+/// by the thread so that a request allocates nothing.
+#[derive(Default)]
+pub struct Work {
+    /// From the client: the head at the front, whatever followed it behind.
+    input: Buffer,
+    /// Bytes of `input` that are the head, and later also the part of the body
+    /// that came with it.
+    head_bytes: usize,
+    head: RequestHead,
+    scan: Scan,
+    /// The head as sent to the backend; kept for a retry and for the log.
+    sent: Vec<u8>,
+    /// From the backend: its head at the front.
+    answer: Buffer,
+    answer_bytes: usize,
+    response: ResponseHead,
+    answer_scan: Scan,
+    /// On its way to the client: a head or a chunk's size line.
+    out: Vec<u8>,
+}
+
+impl Work {
+    /// Ready for another request; large buffers go back to the thread.
+    pub fn reset(&mut self, buffers: &Buffers) {
+        buffers.put(std::mem::take(&mut self.input));
+        buffers.put(std::mem::take(&mut self.answer));
+        self.head_bytes = 0;
+        for kept in [&mut self.sent, &mut self.out] {
+            kept.clear();
+            kept.shrink_to(SMALL_BYTES);
+        }
+    }
+}
+
+/// How a request ended, as far as its client's connection is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Answered whole; the connection may carry another request.
+    KeepAlive,
+    /// Answered whole; closes now.
+    Close(Counter),
+    /// The answer broke off: the client must see that it is not whole.
+    Cut(Counter),
+}
+
+/// Serves a client connection until it closes.
+pub async fn serve<S: Wire>(thread: Rc<Thread>, stream: S, peer: SocketAddr, local: SocketAddr) {
+    let _open = thread.opened();
+    let mut client = Client::new(&thread, stream, peer, local);
+    let mut carried = Buffer::default();
+    let reason = loop {
+        match client.wait(&mut carried).await {
+            Ready::Request => {}
+            Ready::Closed(reason) => break reason,
+        }
+        let mut work = thread.take_work();
+        work.input = std::mem::take(&mut carried);
+        let end = request(&mut client, &mut work).await;
+        if end == End::KeepAlive && !work.input.is_empty() {
+            carried = std::mem::take(&mut work.input);
+        }
+        thread.put_work(work);
+        match end {
+            End::KeepAlive => client.served += 1,
+            End::Close(reason) => {
+                client.linger().await;
+                break reason;
+            }
+            End::Cut(reason) => {
+                client.stream.reset_on_close();
+                break reason;
+            }
+        }
+    };
+    thread.buffers.put(carried);
+    thread.cells.inc(reason);
+}
+
+/// One request, from its head to its log line.
+async fn request<S: Wire>(client: &mut Client<S>, work: &mut Work) -> End {
+    let mut ledger = Ledger::begin(&client.thread);
+    let end = match client.read_head(work).await {
+        Ok(()) => exchange(client, work, &mut ledger).await,
+        Err(client::Unread::Refused(refusal)) => refuse(client, work, &mut ledger, refusal).await,
+        // Nothing of a request arrived whole: there is nothing to log.
+        Err(client::Unread::Gone(reason)) => return End::Close(reason),
+    };
+    ledger.close(client, work);
+    let used = work.head_bytes;
+    work.input.consume(used.min(work.input.len()));
+    end
+}
+
+/// From a head that was read to the end of its answer.
+async fn exchange<S: Wire>(client: &mut Client<S>, work: &mut Work, ledger: &mut Ledger) -> End {
+    ledger.identify(work);
+    let mut upload = match Upload::begin(work) {
+        Ok(upload) => upload,
+        Err(refusal) => return refuse(client, work, ledger, refusal).await,
+    };
+    let end = route(client, work, ledger, &mut upload).await;
+    client
+        .thread
+        .cells
+        .add(Counter::ClientReceivedBytes, upload.payload_bytes());
+    end
+}
+
+/// Finds the app and has it answer, or says why it cannot.
+async fn route<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    upload: &mut Upload,
+) -> End {
+    let path = work.head.path(work.input.data());
+    let Some(app) = client.thread.table.route(work.head.host.as_bytes(), path) else {
+        return answer(client, work, ledger, upload, Code::H30).await;
+    };
+    ledger.found(&app);
+    if app.policy.maintenance {
+        return answer(client, work, ledger, upload, Code::H80).await;
+    }
+    if app.backends.is_empty() {
+        return answer(client, work, ledger, upload, Code::H14).await;
+    }
+    prepare(client, work, ledger, &app);
+    match attempt::converse(client, work, ledger, upload, &app).await {
+        Ok(answered) => relay::relay(client, work, ledger, upload, answered, &app).await,
+        Err(attempt::Failed::Answer(code)) => answer(client, work, ledger, upload, code).await,
+        Err(attempt::Failed::Refused(refusal)) => refuse(client, work, ledger, refusal).await,
+        Err(attempt::Failed::Client(code)) => {
+            ledger.ended(499, code);
+            End::Close(Counter::ClosedClientAborted)
+        }
+        Err(attempt::Failed::Drained) => {
+            ledger.ended(503, Code::H24);
+            End::Cut(Counter::ClosedDraining)
+        }
+    }
+}
+
+/// Writes the head that every attempt sends.
+fn prepare<S: Wire>(client: &Client<S>, work: &mut Work, ledger: &mut Ledger, app: &Arc<App>) {
+    let mut sent = std::mem::take(&mut work.sent);
+    sent.clear();
+    let mut random = client.thread.random.borrow_mut();
+    let forwarding = Forwarding {
+        peer: &client.forwarded,
+        request_id: ledger.request_id(work),
+        received_ms: ledger.received_at_ms,
+        trace_id: random.u128(1..),
+        span_id: random.u64(1..),
+        backend_keepalive: app.policy.backend_keepalive,
+    };
+    let forwarded_for =
+        request_writer::write_request_head(&work.head, work.input.data(), &forwarding, &mut sent);
+    work.sent = sent;
+    ledger.forwarded_for = forwarded_for;
+}
+
+/// The router answers by itself, with `code`; the connection stays open where
+/// the request's framing allows.
+async fn answer<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    upload: &mut Upload,
+    code: Code,
+) -> End {
+    let keep_alive = work.head.keep_alive
+        && client.thread.phase() == Phase::Serving
+        && upload.settle(client, work).await;
+    ledger.ended(code.status(), code);
+    say(client, work, ledger, keep_alive).await
+}
+
+/// Refuses a request that is malformed or over a limit, and closes: what
+/// follows it on the connection cannot be trusted.
+async fn refuse<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    refusal: Refusal,
+) -> End {
+    ledger.ended(refusal.status, Code::H26);
+    ledger.cause = Some(refusal.cause);
+    say(client, work, ledger, false).await;
+    End::Close(Counter::ClosedMalformed)
+}
+
+async fn say<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    keep_alive: bool,
+) -> End {
+    let mut out = std::mem::take(&mut work.out);
+    out.clear();
+    let known = work.head_bytes > 0;
+    let input = work.input.data();
+    let answer = Answer {
+        code: ledger
+            .code
+            .expect("an answer of the router's own must have a code"),
+        status: ledger.status,
+        cause: ledger.cause,
+        json: known && wants_json(work.head.accept.map_or(b"", |span| span.of(input))),
+        head_only: known && work.head.is_head(),
+        keep_alive,
+        http10: known && work.head.version == Version::Http10,
+        request_id: if known { ledger.request_id(work) } else { b"" },
+    };
+    ledger.bytes = answer.write(&mut out);
+    let written = client.write_all(&out).await;
+    work.out = out;
+    match written {
+        Ok(()) if keep_alive => End::KeepAlive,
+        Ok(()) => End::Close(Counter::ClosedAsAsked),
+        Err(_) => End::Close(Counter::ClosedClientAborted),
+    }
+}
+
+/// Whether a request's framing announces a body.
+fn has_body(framing: Framing) -> bool {
+    framing != Framing::None
+}

@@ -1,0 +1,375 @@
+//! The answer on its way back to the client.
+//!
+//! Owns the relay loop: read from the backend, filter the framing, write to the
+//! client, while an upload that has not ended goes on. One write carries the
+//! head and the first body bytes. A slow client slows its backend: at most one
+//! buffer is between them.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+
+use super::attempt::{Answered, Failed};
+use super::client::{Client, Wire};
+use super::ledger::Ledger;
+use super::upload::{Trouble, Upload};
+use super::{End, Work, pipe};
+use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
+use crate::edge::http1::body::{Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
+use crate::edge::http1::head::{Framing, Version};
+use crate::edge::http1::response_writer::{self, Downstream, Promise};
+use crate::edge::http1::scan::Scan;
+use crate::edge::thread::Phase;
+use crate::observe::{Code, Counter};
+use crate::table::App;
+
+/// Body bytes up to this many are copied behind the head rather than gathered.
+const COPIED_BYTES: usize = 2048;
+
+/// Passes an interim answer on, unless it is one the router gave itself or the
+/// client's version has no interim answers.
+pub async fn interim<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+) -> Result<(), Failed> {
+    let bytes = work.answer_bytes;
+    let answered_by_us = work.response.status == 100 && work.head.expect_continue;
+    if !answered_by_us && work.head.version == Version::Http11 {
+        let mut out = std::mem::take(&mut work.out);
+        out.clear();
+        response_writer::write_interim(&work.response, work.answer.data(), &mut out);
+        let written = client.write_all(&out).await;
+        work.out = out;
+        if written.is_err() {
+            return Err(Failed::Client(Code::H27));
+        }
+        ledger.interim_sent = true;
+    }
+    work.answer.consume(bytes);
+    work.answer_scan = Scan::default();
+    // The first byte that counts is the answer's.
+    ledger.first_byte_at = None;
+    Ok(())
+}
+
+/// Why a relay ended.
+#[derive(Clone, Copy)]
+enum Broke {
+    /// The backend closed or broke the framing mid-answer.
+    Backend(Code, Option<&'static str>),
+    /// The client closed, or took or sent nothing for too long.
+    Client(Code),
+    /// A drain's time was up.
+    Drained,
+}
+
+/// Relays an answer whose head is in, or turns into a pipe after a 101.
+pub async fn relay<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    upload: &mut Upload,
+    answered: Answered,
+    app: &Arc<App>,
+) -> End {
+    ledger.answered(work.response.status);
+    if work.response.status == 101 {
+        return pipe::upgrade(client, work, ledger, answered, app).await;
+    }
+    let Answered {
+        checkout,
+        mut backend,
+    } = answered;
+    let framing = work.response.framing;
+    // A connection whose request is not read to its end cannot carry another.
+    let keep_alive =
+        work.head.keep_alive && upload.is_done() && client.thread.phase() == Phase::Serving;
+    let promise = write_head(work, ledger, keep_alive);
+    let mut flow = Flow {
+        body: Body::new(framing, promise.mode),
+        chunk: promise.chunk,
+        ended: false,
+        fresh: !work.answer.is_empty(),
+        ready: 0,
+        at: 0,
+        tail: b"",
+        progress: true,
+    };
+    let outcome = match flow.filter(work) {
+        Ok(()) => poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, app)).await,
+        Err(broke) => Err(broke),
+    };
+    ledger.bytes = flow.payload_sent();
+    match outcome {
+        Ok(()) => {
+            let clean = framing != Framing::UntilClose
+                && work.response.keep_alive
+                && upload.is_done()
+                && work.answer.is_empty();
+            if clean && app.policy.backend_keepalive {
+                let now = client.thread.clock.now();
+                client
+                    .thread
+                    .pool
+                    .put(checkout.backend().key(), backend, now);
+            }
+            if promise.close {
+                End::Close(Counter::ClosedAsAsked)
+            } else {
+                End::KeepAlive
+            }
+        }
+        Err(broke) => cut(client, ledger, &checkout, broke),
+    }
+}
+
+fn cut<S: Wire>(
+    client: &Client<S>,
+    ledger: &mut Ledger,
+    checkout: &crate::edge::upstream::Checkout,
+    broke: Broke,
+) -> End {
+    let cells = &client.thread.cells;
+    match broke {
+        Broke::Backend(code, cause) => {
+            checkout.failed();
+            cells.inc(match code {
+                Code::H15 => Counter::BackendIdle,
+                Code::H18 => Counter::BackendBrokeOff,
+                _ => Counter::BackendBadAnswer,
+            });
+            ledger.cause = cause;
+            ledger.code = Some(code);
+            End::Cut(Counter::ClosedAnswerCut)
+        }
+        Broke::Client(code) => {
+            ledger.ended(499, code);
+            End::Cut(Counter::ClosedClientAborted)
+        }
+        Broke::Drained => {
+            ledger.code = Some(Code::H24);
+            End::Cut(Counter::ClosedDraining)
+        }
+    }
+}
+
+/// Writes the head for the client into `out` and drops the backend's.
+pub(super) fn write_head(work: &mut Work, ledger: &Ledger, keep_alive: bool) -> Promise {
+    let mut out = std::mem::take(&mut work.out);
+    out.clear();
+    let downstream = Downstream {
+        version: work.head.version,
+        keep_alive,
+        chunk_unframed: true,
+        request_id: ledger.request_id(work),
+    };
+    let head = &work.response;
+    let promise =
+        response_writer::write_response_head(head, work.answer.data(), &downstream, &mut out);
+    work.out = out;
+    work.answer.consume(work.answer_bytes);
+    promise
+}
+
+/// Bytes on their way: `out` (a head or a chunk's size), then the first `ready`
+/// bytes of `answer`, then `tail`; `at` of them are written.
+struct Flow {
+    body: Body,
+    /// Chunked by us: close-delimited by the backend, for a client that can
+    /// keep its connection.
+    chunk: bool,
+    /// The backend's end of a close-delimited body was seen.
+    ended: bool,
+    /// There are bytes in `answer` that the filter has not seen.
+    fresh: bool,
+    ready: usize,
+    at: usize,
+    tail: &'static [u8],
+    /// Something moved since the deadline was last set.
+    progress: bool,
+}
+
+impl Flow {
+    fn is_whole(&self) -> bool {
+        self.body.done() || self.ended
+    }
+
+    /// Body bytes that reached the client's socket, framing not counted; exact
+    /// once the answer is whole.
+    fn payload_sent(&self) -> u64 {
+        self.body.payload().saturating_sub(self.ready as u64)
+    }
+
+    /// Filters what was read and frames it for the client.
+    fn filter(&mut self, work: &mut Work) -> Result<(), Broke> {
+        if !std::mem::take(&mut self.fresh) || self.body.done() {
+            return Ok(());
+        }
+        let progress = self
+            .body
+            .advance(work.answer.data_mut())
+            .map_err(|bad| Broke::Backend(Code::H25, Some(bad.cause)))?;
+        work.answer.close_gap(progress.produced, progress.consumed);
+        self.ready = progress.produced;
+        if self.ready == 0 {
+            return Ok(());
+        }
+        if self.chunk {
+            let mut prefix = [0; PREFIX_BYTES];
+            let bytes = chunk_prefix(self.ready as u64, &mut prefix);
+            work.out.extend_from_slice(&prefix[..bytes]);
+            self.tail = b"\r\n";
+        }
+        if self.tail.is_empty() && self.ready <= COPIED_BYTES && !work.out.is_empty() {
+            work.out
+                .extend_from_slice(&work.answer.data()[..self.ready]);
+            work.answer.consume(std::mem::take(&mut self.ready));
+        }
+        Ok(())
+    }
+
+    fn poll<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        work: &mut Work,
+        upload: &mut Upload,
+        backend: &mut TcpStream,
+        app: &App,
+    ) -> Poll<Result<(), Broke>> {
+        let outcome = self.poll_flow(cx, client, work, backend);
+        if outcome.is_ready() {
+            return outcome;
+        }
+        let writing = self.is_writing(work);
+        if !upload.is_over() {
+            // The backend's answer came early; the client may still be sending.
+            match upload.poll(cx, client, work, backend, 0, &mut self.progress) {
+                Poll::Ready(Err(Trouble::ClientGone)) => {
+                    return Poll::Ready(Err(Broke::Client(Code::H27)));
+                }
+                Poll::Ready(Err(Trouble::Malformed(bad))) => {
+                    return Poll::Ready(Err(Broke::Backend(Code::H26, Some(bad.cause))));
+                }
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        } else if !writing && client.poll_gone(cx, &mut work.input).is_ready() {
+            return Poll::Ready(Err(Broke::Client(Code::H27)));
+        }
+        if client.thread.phase() == Phase::Cutting {
+            return Poll::Ready(Err(Broke::Drained));
+        }
+        if std::mem::take(&mut self.progress) {
+            client
+                .deadline
+                .set_after(client.thread.clock.now(), app.policy.idle_timeout);
+        }
+        client.deadline.poll(cx).map(|()| {
+            Err(if writing {
+                Broke::Client(Code::H28)
+            } else {
+                Broke::Backend(Code::H15, None)
+            })
+        })
+    }
+
+    fn is_writing(&self, work: &Work) -> bool {
+        self.at < work.out.len() + self.ready + self.tail.len()
+    }
+
+    fn poll_flow<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        work: &mut Work,
+        backend: &mut TcpStream,
+    ) -> Poll<Result<(), Broke>> {
+        loop {
+            while self.is_writing(work) {
+                match self.poll_write(cx, client, work) {
+                    Poll::Ready(Ok(n @ 1..)) => {
+                        self.at += n;
+                        self.progress = true;
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Err(Broke::Client(Code::H27))),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            work.answer.consume(std::mem::take(&mut self.ready));
+            work.out.clear();
+            self.at = 0;
+            self.tail = b"";
+            if self.is_whole() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.poll_read(cx, client, work, backend) {
+                Poll::Ready(Ok(())) => self.progress = true,
+                Poll::Ready(Err(broke)) => return Poll::Ready(Err(broke)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_write<S: Wire>(
+        &self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        work: &Work,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut client.stream);
+        let (out, body) = (work.out.as_slice(), &work.answer.data()[..self.ready]);
+        let lead = &out[self.at.min(out.len())..];
+        let after = self.at.saturating_sub(out.len());
+        let rest = &body[after.min(body.len())..];
+        let tail = &self.tail[after.saturating_sub(body.len()).min(self.tail.len())..];
+        match (lead.is_empty(), rest.is_empty(), tail.is_empty()) {
+            (false, true, true) => stream.poll_write(cx, lead),
+            (true, false, true) => stream.poll_write(cx, rest),
+            _ => stream.poll_write_vectored(
+                cx,
+                &[IoSlice::new(lead), IoSlice::new(rest), IoSlice::new(tail)],
+            ),
+        }
+    }
+
+    fn poll_read<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &Client<S>,
+        work: &mut Work,
+        backend: &mut TcpStream,
+    ) -> Poll<Result<(), Broke>> {
+        if work.answer.is_empty()
+            && work.answer.capacity() < LARGE_BYTES
+            && self.body.payload() >= SMALL_BYTES as u64 / 2
+        {
+            // A body in full flow: fewer, larger reads.
+            let buffers = &client.thread.buffers;
+            buffers.put(std::mem::replace(&mut work.answer, buffers.large()));
+        }
+        if work.answer.room() == 0 {
+            work.answer.compact();
+        }
+        let room = work.answer.room();
+        match work.answer.poll_read(cx, backend, room) {
+            Poll::Ready(Ok(1..)) => {
+                self.fresh = true;
+                Poll::Ready(self.filter(work))
+            }
+            Poll::Ready(Ok(_)) if self.body.ends_with_connection() => {
+                self.ended = true;
+                if self.chunk {
+                    work.out.extend_from_slice(LAST_CHUNK);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(_) => Poll::Ready(Err(Broke::Backend(Code::H18, None))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! A request's body on its way to the backend.
+//!
+//! Owns what is left to send of a request and the bytes kept for sending it
+//! again: those that came with the head stay where they are, later ones are
+//! copied into a replay buffer until it would outgrow the app's
+//! `replay_bytes`. Never decides to retry.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use super::client::{Client, Wire};
+use super::{Work, has_body};
+use crate::edge::buffer::{Buffer, LARGE_BYTES, SMALL_BYTES};
+use crate::edge::http1::CONTINUE;
+use crate::edge::http1::body::{Body, Broken, Mode};
+use crate::edge::http1::request::Refusal;
+use crate::observe::Counter;
+
+/// A body left unread by the router's own answer is read and dropped up to
+/// this size to keep the connection.
+const SETTLED_BYTES: u64 = 64 * 1024;
+const SETTLED_IN: Duration = Duration::from_secs(1);
+
+/// A request being sent.
+pub struct Upload {
+    body: Body,
+    /// Body bytes that came with the head, filtered, as offsets in `input`.
+    first: Range<usize>,
+    /// Body bytes since, filtered: `pending` at the front to be sent, then raw
+    /// ones that belong to what follows.
+    chunk: Buffer,
+    pending: usize,
+    /// Filtered bytes after `first`, while all of them fit.
+    replay: Vec<u8>,
+    whole: bool,
+    stage: Stage,
+    /// Whether `100 Continue` is owed, and how much of it is written.
+    owed: Option<usize>,
+    /// Bytes went to the backend in this attempt.
+    pub touched: bool,
+}
+
+/// What is being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The head and the first body bytes, in one write where they fit.
+    Lead(usize),
+    /// What a failed attempt had sent beyond them.
+    Replay(usize),
+    /// Body bytes as the client sends them.
+    Live,
+    /// Everything is sent.
+    Done,
+    /// The backend takes no more; its answer may still come.
+    Refused,
+}
+
+/// Why an upload cannot go on.
+pub enum Trouble {
+    /// The client went away or broke off.
+    ClientGone,
+    /// The body breaks its framing.
+    Malformed(Refusal),
+}
+
+impl Upload {
+    /// Takes stock of what came with the head. Errors: the body's framing is
+    /// broken already.
+    pub fn begin(work: &mut Work) -> Result<Self, Refusal> {
+        let mut upload = Upload {
+            body: Body::new(work.head.framing, Mode::Forward),
+            first: work.head_bytes..work.head_bytes,
+            chunk: Buffer::default(),
+            pending: 0,
+            replay: Vec::new(),
+            whole: true,
+            stage: Stage::Lead(0),
+            owed: work.head.expect_continue.then_some(0),
+            touched: false,
+        };
+        if has_body(work.head.framing) && work.input.len() > work.head_bytes {
+            let rest = &mut work.input.data_mut()[work.head_bytes..];
+            let progress = upload.body.advance(rest).map_err(malformed)?;
+            upload.first.end = work.head_bytes + progress.produced;
+            work.head_bytes += progress.consumed;
+            if !progress.done && work.input.len() > work.head_bytes {
+                // The filter wants to see these again with what follows them.
+                upload.chunk.extend(&work.input.data()[work.head_bytes..]);
+                work.input.truncate(work.head_bytes);
+            }
+            // A client that sends without waiting is not kept waiting.
+            upload.owed = None;
+        }
+        Ok(upload)
+    }
+
+    /// Whether everything was sent.
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Whether nothing more will be sent, the end reached or not.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Done | Stage::Refused)
+    }
+
+    /// Whether the next write waits for the backend rather than the client.
+    pub fn awaits_backend(&self) -> bool {
+        !self.is_over() && (self.stage != Stage::Live || self.pending > 0)
+    }
+
+    /// Whether all that was sent could be sent again.
+    pub fn is_replayable(&self) -> bool {
+        self.whole
+    }
+
+    /// Payload bytes read from the client.
+    pub fn payload_bytes(&self) -> u64 {
+        self.body.payload()
+    }
+
+    /// From the start again, to another connection.
+    pub fn rewind(&mut self) {
+        debug_assert!(self.whole, "only a whole upload may be sent again");
+        // What was read but not sent is the end of what is kept.
+        self.chunk.consume(self.pending);
+        self.pending = 0;
+        self.stage = Stage::Lead(0);
+        self.touched = false;
+    }
+
+    /// Sends what can be sent now. Ready once nothing is left, or on trouble
+    /// with the client; a backend that takes no more ends it quietly, since its
+    /// answer may already be on the way.
+    pub fn poll<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        work: &mut Work,
+        backend: &mut TcpStream,
+        replay_bytes: usize,
+        progress: &mut bool,
+    ) -> Poll<Result<(), Trouble>> {
+        loop {
+            let sent = match self.stage {
+                Stage::Done | Stage::Refused => return Poll::Ready(Ok(())),
+                Stage::Lead(at) => self.poll_lead(cx, work, backend, at),
+                Stage::Replay(at) => self.poll_replay(cx, backend, at),
+                Stage::Live if self.pending > 0 => self.poll_pending(cx, backend),
+                Stage::Live if self.body.done() => {
+                    work.input.extend(self.chunk.data());
+                    client.thread.buffers.put(std::mem::take(&mut self.chunk));
+                    self.stage = Stage::Done;
+                    continue;
+                }
+                Stage::Live => match self.poll_read(cx, client, replay_bytes) {
+                    Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                    Poll::Ready(Err(trouble)) => return Poll::Ready(Err(trouble)),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            match sent {
+                Poll::Ready(Ok(())) => *progress = true,
+                Poll::Ready(Err(_)) => self.stage = Stage::Refused,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_lead(
+        &mut self,
+        cx: &mut Context<'_>,
+        work: &Work,
+        backend: &mut TcpStream,
+        at: usize,
+    ) -> Poll<io::Result<()>> {
+        let first = &work.input.data()[self.first.clone()];
+        let head = &work.sent[at.min(work.sent.len())..];
+        let body = &first[at.saturating_sub(work.sent.len())..];
+        let wrote = if body.is_empty() {
+            Pin::new(backend).poll_write(cx, head)
+        } else {
+            Pin::new(backend).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)])
+        };
+        let Poll::Ready(wrote) = wrote else {
+            return Poll::Pending;
+        };
+        let at = at + nonzero(wrote)?;
+        self.touched = true;
+        self.stage = if at < work.sent.len() + first.len() {
+            Stage::Lead(at)
+        } else if self.replay.is_empty() && self.body.done() && self.chunk.is_empty() {
+            Stage::Done
+        } else {
+            Stage::Replay(0)
+        };
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_replay(
+        &mut self,
+        cx: &mut Context<'_>,
+        backend: &mut TcpStream,
+        at: usize,
+    ) -> Poll<io::Result<()>> {
+        if at == self.replay.len() {
+            self.stage = Stage::Live;
+            return Poll::Ready(Ok(()));
+        }
+        let Poll::Ready(wrote) = Pin::new(backend).poll_write(cx, &self.replay[at..]) else {
+            return Poll::Pending;
+        };
+        self.stage = Stage::Replay(at + nonzero(wrote)?);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_pending(
+        &mut self,
+        cx: &mut Context<'_>,
+        backend: &mut TcpStream,
+    ) -> Poll<io::Result<()>> {
+        let Poll::Ready(wrote) =
+            Pin::new(backend).poll_write(cx, &self.chunk.data()[..self.pending])
+        else {
+            return Poll::Pending;
+        };
+        let wrote = nonzero(wrote)?;
+        self.chunk.consume(wrote);
+        self.pending -= wrote;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads body bytes from the client, first telling it to send them if it
+    /// waits for that.
+    fn poll_read<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        replay_bytes: usize,
+    ) -> Poll<Result<(), Trouble>> {
+        while let Some(at) = self.owed {
+            match Pin::new(&mut client.stream).poll_write(cx, &CONTINUE[at..]) {
+                Poll::Ready(Ok(n @ 1..)) if at + n < CONTINUE.len() => self.owed = Some(at + n),
+                Poll::Ready(Ok(1..)) => {
+                    self.owed = None;
+                    client.thread.cells.inc(Counter::ContinuesSent);
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(Trouble::ClientGone)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // A body in full flow: fewer, larger reads.
+        let flowing = self.body.payload() > 4 * SMALL_BYTES as u64;
+        if self.chunk.capacity() < if flowing { LARGE_BYTES } else { SMALL_BYTES } {
+            let buffers = &client.thread.buffers;
+            let mut larger = if flowing {
+                buffers.large()
+            } else {
+                buffers.small()
+            };
+            larger.extend(self.chunk.data());
+            buffers.put(std::mem::replace(&mut self.chunk, larger));
+        }
+        if self.chunk.room() == 0 {
+            self.chunk.compact();
+        }
+        let room = self.chunk.room();
+        match self.chunk.poll_read(cx, &mut client.stream, room) {
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(_) => return Poll::Ready(Err(Trouble::ClientGone)),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed))
+    }
+
+    /// Passes what was read through the body's filter and keeps it for a retry.
+    fn filter(&mut self, replay_bytes: usize) -> Result<(), Refusal> {
+        let progress = self
+            .body
+            .advance(self.chunk.data_mut())
+            .map_err(malformed)?;
+        self.chunk.close_gap(progress.produced, progress.consumed);
+        self.pending = progress.produced;
+        if self.whole {
+            let kept = self.first.len() + self.replay.len() + self.pending;
+            if kept <= replay_bytes {
+                self.replay
+                    .extend_from_slice(&self.chunk.data()[..self.pending]);
+            } else {
+                self.whole = false;
+                self.replay = Vec::new();
+            }
+        }
+        Ok(())
+    }
+
+    /// After an answer of the router's own: reads and drops what is left of a
+    /// small body, so that the connection can be kept. Whether it can.
+    pub async fn settle<S: Wire>(&mut self, client: &mut Client<S>, work: &mut Work) -> bool {
+        if self.body.done() {
+            work.input.extend(self.chunk.data());
+            self.chunk.clear();
+            return true;
+        }
+        // Without the 100 it waits for, a client may send the body or not.
+        if self.owed.is_some()
+            || self
+                .body
+                .remaining()
+                .is_none_or(|left| left > SETTLED_BYTES)
+        {
+            return false;
+        }
+        client
+            .deadline
+            .set_after(client.thread.clock.now(), SETTLED_IN);
+        std::future::poll_fn(|cx| {
+            while !self.body.done() {
+                self.chunk.consume(self.pending);
+                self.pending = 0;
+                match self.poll_read(cx, client, 0) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return client.deadline.poll(cx).map(|()| false),
+                }
+            }
+            self.chunk.consume(self.pending);
+            self.pending = 0;
+            work.input.extend(self.chunk.data());
+            Poll::Ready(true)
+        })
+        .await
+    }
+}
+
+fn malformed(broken: Broken) -> Refusal {
+    Refusal {
+        status: 400,
+        cause: broken.cause,
+    }
+}
+
+fn nonzero(wrote: io::Result<usize>) -> io::Result<usize> {
+    match wrote {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        other => other,
+    }
+}

@@ -1,0 +1,169 @@
+//! Connections to backends: opened, kept for reuse, and let go.
+//!
+//! Owns a thread's idle backend connections, keyed by the backend's key (unique
+//! to one incarnation, so a connection never outlives what it was opened to).
+//! Never chooses a backend and never retries: that is the journey's, with
+//! [`crate::policy::balance`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::clock::Micros;
+use crate::table::{App, Backend};
+
+/// An idle connection is kept this long (CONTRACT: 90 s).
+const KEPT_US: Micros = 90_000_000;
+
+/// Idle connections kept to one backend by one thread.
+const KEPT_PER_BACKEND: usize = 256;
+
+/// A thread's idle connections.
+#[derive(Default)]
+pub struct Pool {
+    idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<KeyHasher>>>,
+    held: Cell<usize>,
+}
+
+struct Idle {
+    stream: TcpStream,
+    since: Micros,
+}
+
+impl Pool {
+    /// The connection to `key` that was used last, if one is still open as far
+    /// as the event loop knows. No system call unless something arrived on it.
+    pub fn take(&self, key: u64) -> Option<TcpStream> {
+        let mut idle = self.idle.borrow_mut();
+        let stack = idle.get_mut(&key)?;
+        while let Some(Idle { stream, .. }) = stack.pop() {
+            self.held.set(self.held.get() - 1);
+            if is_quiet(&stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer ended cleanly.
+    pub fn put(&self, key: u64, stream: TcpStream, now: Micros) {
+        let mut idle = self.idle.borrow_mut();
+        let stack = idle.entry(key).or_default();
+        if stack.len() < KEPT_PER_BACKEND {
+            stack.push(Idle { stream, since: now });
+            self.held.set(self.held.get() + 1);
+        }
+    }
+
+    /// Closes every connection to `key`: one of them was found dead, so the
+    /// process behind them is gone or going.
+    pub fn forget(&self, key: u64) {
+        if let Some(stack) = self.idle.borrow_mut().remove(&key) {
+            self.held.set(self.held.get() - stack.len());
+        }
+    }
+
+    /// Closes what is too old or was closed by its backend.
+    pub fn sweep(&self, now: Micros) {
+        let mut held = 0;
+        self.idle.borrow_mut().retain(|_, stack| {
+            stack.retain(|one| now.saturating_sub(one.since) < KEPT_US && is_quiet(&one.stream));
+            held += stack.len();
+            !stack.is_empty()
+        });
+        self.held.set(held);
+    }
+
+    /// Connections held.
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+}
+
+/// Open, and without a byte that nobody asked for.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0u8; 1];
+    matches!(stream.try_read(&mut byte), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Opens a connection; the caller bounds the time.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}
+
+/// A request's hold on a backend: counted in its load from checkout until
+/// dropped, whatever way the request ends.
+pub struct Checkout {
+    app: Arc<App>,
+    index: usize,
+}
+
+impl Checkout {
+    /// Counts one more request in flight to `app.backends[index]`, unless
+    /// another thread took the last room since it was chosen.
+    pub fn take(app: &Arc<App>, index: usize) -> Option<Self> {
+        let live = app.backends[index].live();
+        if live.in_flight.fetch_add(1, SeqCst) >= app.policy.max_concurrency {
+            live.in_flight.fetch_sub(1, SeqCst);
+            app.live().queue.wake_one();
+            return None;
+        }
+        live.requests.fetch_add(1, Relaxed);
+        Some(Checkout {
+            app: Arc::clone(app),
+            index,
+        })
+    }
+
+    /// The backend held.
+    pub fn backend(&self) -> &Backend {
+        &self.app.backends[self.index]
+    }
+
+    /// Its index in the app's backends.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The attempt failed in a way that is the backend's doing.
+    pub fn failed(&self) {
+        self.backend().live().failures.fetch_add(1, Relaxed);
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        self.backend().live().in_flight.fetch_sub(1, SeqCst);
+        self.app.live().queue.wake_one();
+    }
+}
+
+/// Keys are already unique and well spread: they need no hashing.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("pool keys must be u64");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
