@@ -3,4 +3,5 @@
 //! Owns the [`messages`], their framing, the snapshot file and the journal.
 //! Never decides what a record means for traffic: that is [`crate::table`].
 
+pub mod codec;
 pub mod messages;

@@ -132,7 +132,7 @@ proptest! {
                 },
                 3 => if !waiters.is_empty() {
                     let at = usize::from(which) % waiters.len();
-                    waiters.remove(at);
+                    drop(waiters.remove(at));
                 },
                 _ => if !waiters.is_empty() {
                     let at = usize::from(which) % waiters.len();
