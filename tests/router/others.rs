@@ -9,6 +9,9 @@ use serde_json::json;
 
 use crate::harness::{Backend, Router, eventually, need, patterned, processes};
 
+/// Debian's, which sees Debian's packages.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// A server of somebody else's; ends with the test.
 struct Server {
     child: Child,
@@ -33,7 +36,7 @@ impl Server {
     fn python(folder: &Path) -> Server {
         need("python3", "python3");
         let address = free();
-        let mut command = Command::new("python3");
+        let mut command = Command::new(PYTHON);
         command
             .args([
                 "-m",
@@ -279,8 +282,7 @@ fn wrk_sees_no_error() {
 #[test]
 fn pythons_websockets_library_talks_through() {
     need("python3", "python3");
-    let python = "/usr/bin/python3";
-    let present = Command::new(python)
+    let present = Command::new(PYTHON)
         .args(["-c", "import websockets"])
         .stderr(Stdio::null())
         .status();
@@ -311,7 +313,7 @@ fn pythons_websockets_library_talks_through() {
          asyncio.run(main())\n",
         router.http().port()
     );
-    let output = Command::new(python)
+    let output = Command::new(PYTHON)
         .args(["-c", &script])
         .output()
         .expect("python must run");
