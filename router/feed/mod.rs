@@ -4,4 +4,9 @@
 //! Never decides what a record means for traffic: that is [`crate::table`].
 
 pub mod codec;
+pub mod journal;
+mod last_known_good;
 pub mod messages;
+pub mod snapshot;
+
+pub use last_known_good::{LastKnownGood, NoTable, last_known_good};

@@ -1,0 +1,281 @@
+//! The newest table that the folder's files still tell, whatever happened to
+//! them.
+//!
+//! Owns the choice between a file and the one before it, and putting snapshot
+//! and journal together. Never writes. The edge boots from it; control rebuilds
+//! a lost store from it.
+//!
+//! ```text
+//! snapshot           ──▶ journal             the usual way
+//! snapshot.previous  ──▶ journal.previous    stands in for what is damaged
+//! ```
+
+use std::path::Path;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::journal::{self, JournalReader};
+use super::messages::{AppRecord, Change, Delta};
+use super::snapshot::{self, FileError, Head, Snapshot, section_of};
+
+/// What [`last_known_good`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastKnownGood {
+    /// Which installation it is of.
+    pub cluster_id: String,
+    /// The store's epoch.
+    pub epoch: u64,
+    /// The revision reached.
+    pub revision: u64,
+    /// Apps handed out.
+    pub apps: u64,
+    /// Whether the apps are exactly those of `revision`. If not, something was
+    /// damaged beyond what the older files could mend: some apps may be older,
+    /// missing, or removed ones, and a whole snapshot must be asked for.
+    pub is_exact: bool,
+    /// What was damaged, a sentence each; bounded.
+    pub damage: Vec<String>,
+}
+
+/// Why there is no table to begin with.
+#[derive(Debug, thiserror::Error)]
+pub enum NoTable {
+    /// No snapshot was ever written.
+    #[error("no snapshot was written yet")]
+    None,
+    /// There are files, and none can be used.
+    #[error("no snapshot can be used: {current}; {previous}")]
+    Unusable {
+        /// What is wrong with the newer one.
+        current: FileError,
+        /// What is wrong with the older one.
+        previous: FileError,
+    },
+}
+
+/// Most sentences of damage kept.
+const DAMAGE_LINES: usize = 100;
+
+/// What became of an app since a snapshot: its record, or `None` if removed.
+type Changed = HashMap<String, Option<AppRecord>>;
+
+/// Reads the newest table from `folder`, handing its apps to `take` a section
+/// at a time (a 64th of all): no name comes twice.
+///
+/// # Errors
+/// There is no usable snapshot. Anything less is told as
+/// [`damage`](LastKnownGood::damage).
+pub fn last_known_good(
+    folder: &Path,
+    mut take: impl FnMut(Vec<AppRecord>),
+) -> Result<LastKnownGood, NoTable> {
+    let current = Snapshot::open(&folder.join(snapshot::FILE));
+    let previous = Snapshot::open(&folder.join(snapshot::PREVIOUS_FILE));
+    let mut damage = Damage::default();
+    let (base, older) = match (current, previous) {
+        (Ok(current), previous) => (current, usable(previous, &mut damage)),
+        (Err(error), Ok(previous)) => {
+            damage.note(format!("{error}; the snapshot before it is used"));
+            (previous, None)
+        }
+        (Err(FileError::Missing { .. }), Err(FileError::Missing { .. })) => {
+            return Err(NoTable::None);
+        }
+        (Err(current), Err(previous)) => return Err(NoTable::Unusable { current, previous }),
+    };
+    let older = older.filter(|older| is_of_same_store(&older.head, &base.head));
+    let mut reached = LastKnownGood {
+        cluster_id: base.head.cluster_id.clone(),
+        epoch: base.head.epoch,
+        revision: base.head.revision,
+        apps: 0,
+        is_exact: true,
+        damage: Vec::new(),
+    };
+    let mut changed = Changed::new();
+    for file in [journal::PREVIOUS_FILE, journal::FILE] {
+        reached.revision = replay(
+            &folder.join(file),
+            &base.head,
+            (reached.revision, u64::MAX),
+            &mut changed,
+            &mut damage,
+        );
+    }
+    let mut mender = Mender {
+        folder,
+        older,
+        changed: None,
+    };
+    for section in 0..base.sections() {
+        let mut read = base.section(section);
+        if !read.is_whole {
+            reached.is_exact &= mender.mend(&base, section, &mut read.apps, &mut damage);
+        }
+        let mut apps = Vec::with_capacity(read.apps.len());
+        for app in read.apps {
+            match changed.remove(&app.name) {
+                None => apps.push(app),
+                Some(Some(newer)) => apps.push(newer),
+                Some(None) => {}
+            }
+        }
+        reached.apps += apps.len() as u64;
+        take(apps);
+    }
+    // Apps that came after the snapshot.
+    let new: Vec<_> = changed.into_values().flatten().collect();
+    reached.apps += new.len() as u64;
+    take(new);
+    reached.damage = damage.lines;
+    Ok(reached)
+}
+
+/// The older snapshot, if it is there and can be used.
+fn usable(previous: Result<Snapshot, FileError>, damage: &mut Damage) -> Option<Snapshot> {
+    match previous {
+        Ok(previous) => Some(previous),
+        Err(FileError::Missing { .. }) => None,
+        Err(error) => {
+            damage.note(error.to_string());
+            None
+        }
+    }
+}
+
+fn is_of_same_store(a: &Head, b: &Head) -> bool {
+    a.cluster_id == b.cluster_id && a.epoch == b.epoch
+}
+
+/// Notes what a journal's deltas from revision `span.0` to at most `span.1` did
+/// to each app; returns the revision reached.
+fn replay(
+    path: &Path,
+    store: &Head,
+    span: (u64, u64),
+    changed: &mut Changed,
+    damage: &mut Damage,
+) -> u64 {
+    let (mut revision, to) = span;
+    let mut journal = match JournalReader::open(path) {
+        Ok(journal) if is_of_same_store(&journal.head, store) => journal,
+        Ok(_) => {
+            damage.note(format!("{} is of another store", path.display()));
+            return revision;
+        }
+        Err(FileError::Missing { .. }) => return revision,
+        Err(error) => {
+            damage.note(error.to_string());
+            return revision;
+        }
+    };
+    while let Some(delta) = journal.next_after(revision) {
+        if delta.to > to {
+            break;
+        }
+        revision = delta.to;
+        note_changes(changed, delta);
+    }
+    if let Some(what) = journal.damage() {
+        damage.note(format!(
+            "{} is damaged after revision {}: {what}",
+            path.display(),
+            journal.revision()
+        ));
+    }
+    revision
+}
+
+fn note_changes(changed: &mut Changed, delta: Delta) {
+    for op in delta.ops {
+        match op.change {
+            Some(Change::Put(record)) => {
+                changed.insert(record.name.clone(), Some(record));
+            }
+            Some(Change::Delete(name)) => {
+                changed.insert(name, None);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Mends damaged sections from the older files.
+struct Mender<'f> {
+    folder: &'f Path,
+    older: Option<Snapshot>,
+    /// The older journal up to the newer snapshot's revision, and whether it
+    /// reaches that; read when first needed.
+    changed: Option<(Changed, bool)>,
+}
+
+impl Mender<'_> {
+    /// Adds to `apps` what the section's damaged blocks held, as far as the
+    /// older files know; true if the section is then exact.
+    fn mend(
+        &mut self,
+        base: &Snapshot,
+        section: u32,
+        apps: &mut Vec<AppRecord>,
+        damage: &mut Damage,
+    ) -> bool {
+        let what = format!("{}: section {section} is damaged", base.path().display());
+        let Some(older) = &self.older else {
+            damage.note(format!(
+                "{what}; there is no snapshot before it, {} of its apps are left",
+                apps.len()
+            ));
+            return false;
+        };
+        let (changed, reaches) = self.changed.get_or_insert_with(|| {
+            let mut changed = Changed::new();
+            let path = self.folder.join(journal::PREVIOUS_FILE);
+            let span = (older.head.revision, base.head.revision);
+            let reached = replay(&path, &base.head, span, &mut changed, damage);
+            (changed, reached == base.head.revision)
+        });
+        let mut known: HashSet<String> = apps.iter().map(|app| app.name.clone()).collect();
+        let before = older.section_of_other(section, base.sections());
+        let is_exact = before.is_whole && *reaches;
+        for app in before.apps {
+            if known.contains(&app.name) || changed.contains_key(&app.name) {
+                continue;
+            }
+            known.insert(app.name.clone());
+            apps.push(app);
+        }
+        for (name, record) in changed {
+            if section_of(name, base.sections()) == section
+                && let Some(record) = record
+                && known.insert(name.clone())
+            {
+                apps.push(record.clone());
+            }
+        }
+        let how = if is_exact {
+            "mended from the files before it"
+        } else {
+            "the files before it stand in"
+        };
+        damage.note(format!("{what}; {how}"));
+        is_exact
+    }
+}
+
+/// Sentences, up to a bound.
+#[derive(Default)]
+struct Damage {
+    lines: Vec<String>,
+}
+
+impl Damage {
+    fn note(&mut self, line: String) {
+        if self.lines.len() < DAMAGE_LINES && !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "last_known_good_tests.rs"]
+mod tests;

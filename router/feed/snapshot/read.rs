@@ -1,0 +1,208 @@
+//! Reading a snapshot, section by section, believing nothing unchecked.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::{
+    BLOCK_HEADER_BYTES, BlockPlace, END_MAGIC, FileError, Head, INDEX_ENTRY_BYTES, MAGIC,
+    MAX_BLOCK_BYTES, MAX_SECTIONS, TRAILER_BYTES, block_crc, read_head, section_of, u32_at, u64_at,
+};
+use crate::feed::messages::AppRecord;
+
+/// Most bytes of an index: that of a billion apps.
+const MAX_INDEX_BYTES: u64 = 128 * 1024 * 1024;
+
+/// A snapshot file, open. Its header is verified; its blocks are as they are
+/// read.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What it is of.
+    pub head: Head,
+    /// Apps, by its trailer; `None` if that is damaged.
+    pub apps: Option<u64>,
+    path: PathBuf,
+    file: File,
+    sections: u32,
+    pub(super) blocks: Vec<BlockPlace>,
+}
+
+/// One section's apps.
+#[derive(Debug)]
+pub(in crate::feed) struct SectionRead {
+    /// Those whose bytes verified.
+    pub(in crate::feed) apps: Vec<AppRecord>,
+    /// Whether that is all of them.
+    pub(in crate::feed) is_whole: bool,
+}
+
+impl Snapshot {
+    /// Opens a file and verifies its header. If its index is damaged the file
+    /// is still open: its blocks are found by walking it, and no section of it
+    /// counts as whole.
+    ///
+    /// # Errors
+    /// Missing, unreadable, too new, or a damaged header.
+    pub fn open(path: &Path) -> Result<Snapshot, FileError> {
+        let file = File::open(path).map_err(FileError::io(path))?;
+        let mut reader = BufReader::new(&file);
+        let (header, sections, head) = read_head(&mut reader, MAGIC, path)?;
+        if sections == 0 || sections > MAX_SECTIONS {
+            return Err(FileError::Damaged {
+                path: path.into(),
+                what: "its number of sections",
+            });
+        }
+        let mut snapshot = Snapshot {
+            head,
+            apps: None,
+            path: path.into(),
+            file,
+            sections,
+            blocks: Vec::new(),
+        };
+        let index = snapshot.index(&header).map_err(FileError::io(path))?;
+        (snapshot.apps, snapshot.blocks) = match index {
+            Some((apps, blocks)) => (Some(apps), blocks),
+            None => (None, snapshot.walk(header.len() as u64)),
+        };
+        Ok(snapshot)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Sections it is cut into.
+    pub fn sections(&self) -> u32 {
+        self.sections
+    }
+
+    /// The index, if every checksum of it is right.
+    fn index(&self, header: &[u8]) -> io::Result<Option<(u64, Vec<BlockPlace>)>> {
+        let file_bytes = self.file.metadata()?.len();
+        let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
+            return Ok(None);
+        };
+        let mut trailer = [0; TRAILER_BYTES];
+        self.file.read_exact_at(&mut trailer, trailer_at)?;
+        let blocks = u64::from(u32_at(&trailer, 8));
+        let index_bytes = u64_at(&trailer, 12);
+        let is_sane = trailer[24..] == END_MAGIC
+            && index_bytes == blocks * INDEX_ENTRY_BYTES as u64
+            && index_bytes <= MAX_INDEX_BYTES
+            && index_bytes + header.len() as u64 <= trailer_at;
+        if !is_sane {
+            return Ok(None);
+        }
+        let mut index = vec![0; index_bytes as usize];
+        self.file
+            .read_exact_at(&mut index, trailer_at - index_bytes)?;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(header), &index);
+        if crc32c::crc32c_append(crc, &trailer[..20]) != u32_at(&trailer, 20) {
+            return Ok(None);
+        }
+        let places = index
+            .chunks_exact(INDEX_ENTRY_BYTES)
+            .map(|entry| BlockPlace {
+                offset: u64_at(entry, 0),
+                section: u32_at(entry, 8),
+                count: u32_at(entry, 12),
+                length: u32_at(entry, 16),
+                crc: u32_at(entry, 20),
+            });
+        Ok(Some((u64_at(&trailer, 0), places.collect())))
+    }
+
+    /// The blocks as they follow each other, up to the first that is not one.
+    fn walk(&self, mut offset: u64) -> Vec<BlockPlace> {
+        let mut blocks = Vec::new();
+        let mut fields = [0; BLOCK_HEADER_BYTES];
+        while self.file.read_exact_at(&mut fields, offset).is_ok() {
+            let place = BlockPlace {
+                offset,
+                section: u32_at(&fields, 0),
+                count: u32_at(&fields, 4),
+                length: u32_at(&fields, 8),
+                crc: u32_at(&fields, 12),
+            };
+            if place.section >= self.sections || self.block(&place).is_none() {
+                break;
+            }
+            offset += BLOCK_HEADER_BYTES as u64 + u64::from(place.length);
+            blocks.push(place);
+        }
+        blocks
+    }
+
+    /// A block's apps, if every byte of it verifies.
+    fn block(&self, place: &BlockPlace) -> Option<Vec<AppRecord>> {
+        let length = place.length as usize;
+        // No app is empty, so a count can not pass the length.
+        if length > MAX_BLOCK_BYTES || place.count > place.length {
+            return None;
+        }
+        let mut fields = [0; BLOCK_HEADER_BYTES];
+        self.file.read_exact_at(&mut fields, place.offset).ok()?;
+        let is_same = u32_at(&fields, 0) == place.section
+            && u32_at(&fields, 4) == place.count
+            && u32_at(&fields, 8) == place.length
+            && u32_at(&fields, 12) == place.crc;
+        let end = place
+            .offset
+            .checked_add((BLOCK_HEADER_BYTES + length) as u64)?;
+        if !is_same || end > self.file.metadata().ok()?.len() {
+            return None;
+        }
+        let mut payload = vec![0; length];
+        let at = place.offset + BLOCK_HEADER_BYTES as u64;
+        self.file.read_exact_at(&mut payload, at).ok()?;
+        if block_crc(place.section, place.count, &payload) != place.crc {
+            return None;
+        }
+        let mut rest = &payload[..];
+        let mut apps = Vec::with_capacity(place.count as usize);
+        for _ in 0..place.count {
+            apps.push(AppRecord::decode_length_delimited(&mut rest).ok()?);
+        }
+        rest.is_empty().then_some(apps)
+    }
+
+    /// The apps of one section.
+    pub(in crate::feed) fn section(&self, section: u32) -> SectionRead {
+        let mut read = SectionRead {
+            apps: Vec::new(),
+            is_whole: self.apps.is_some(),
+        };
+        for place in self.blocks.iter().filter(|place| place.section == section) {
+            match self.block(place) {
+                Some(apps) => read.apps.extend(apps),
+                None => read.is_whole = false,
+            }
+        }
+        read
+    }
+
+    /// The apps that a file of `sections` sections has in this one.
+    pub(in crate::feed) fn section_of_other(&self, section: u32, sections: u32) -> SectionRead {
+        if sections == self.sections {
+            return self.section(section);
+        }
+        let mut all = SectionRead {
+            apps: Vec::new(),
+            is_whole: true,
+        };
+        for own in 0..self.sections {
+            let read = self.section(own);
+            all.is_whole &= read.is_whole;
+            let apps = read.apps.into_iter();
+            all.apps
+                .extend(apps.filter(|app| section_of(&app.name, sections) == section));
+        }
+        all
+    }
+}
