@@ -1,0 +1,90 @@
+//! Where the harness runs: the machine's name for the report, its cores, its
+//! limits, the folder of the builds.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+
+/// What a figure must be read with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    /// CPU model.
+    pub cpu: String,
+    /// Cores online.
+    pub cores: usize,
+    /// Kernel release.
+    pub kernel: String,
+    /// Distribution.
+    pub system: String,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+}
+
+impl Machine {
+    /// Reads `/proc` and `/etc/os-release`; what is not there is "unknown".
+    pub fn here() -> Self {
+        let field = |file: &str, name: &str, separator: char| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default();
+            line.split_once(separator).map_or_else(
+                || "unknown".to_owned(),
+                |(_, value)| value.trim().trim_matches('"').to_owned(),
+            )
+        };
+        let memory_kib: u64 = field("/proc/meminfo", "MemTotal", ':')
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap_or(0);
+        Self {
+            cpu: field("/proc/cpuinfo", "model name", ':'),
+            cores: cores(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
+            system: field("/etc/os-release", "PRETTY_NAME", '='),
+            memory_mib: memory_kib / 1024,
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The proxy's core and the load's: the last and the first.
+pub fn pinned_cores() -> Result<(usize, usize)> {
+    ensure!(
+        cores() >= 2,
+        "two cores are needed: one for the proxy, one for the load"
+    );
+    Ok((cores() - 1, 0))
+}
+
+/// Raises the soft limit of open files to the hard one; returns it.
+pub fn raise_file_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .context("raising the limit of open files")?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// Cargo's target folder: this program lies in `target/PROFILE/`.
+pub fn target_folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    Ok(program
+        .ancestors()
+        .nth(2)
+        .context("the program must lie in target/PROFILE/")?
+        .to_owned())
+}

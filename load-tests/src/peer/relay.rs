@@ -1,0 +1,31 @@
+//! The bare L4 relay of `relay.rs`, as a process of its own.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use super::Site;
+use crate::child::{Plan, Running, StopSignal};
+
+/// Its shape; it is part of this program.
+pub fn version() -> Result<String> {
+    Ok("tokio, current_thread".to_owned())
+}
+
+/// Starts it.
+pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
+    let program = std::env::current_exe()?;
+    Running::start(&Plan {
+        name: "relay",
+        command: vec![
+            program.into(),
+            "relay".into(),
+            address.to_string().into(),
+            site.backend.to_string().into(),
+        ],
+        core: site.core,
+        stop: StopSignal::Kill,
+        stdout: site.folder.join("stdout"),
+        stderr: site.folder.join("stderr"),
+    })
+}
