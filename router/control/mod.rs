@@ -6,10 +6,13 @@
 //! Never handles a request of an app's client.
 
 pub mod admin;
+pub mod api;
 pub mod api_requests;
+pub mod boot;
 pub mod changes;
 pub mod events;
 pub mod fleet;
+mod http_server;
 mod lease_clock;
 pub mod leases;
 pub mod names;
@@ -18,18 +21,35 @@ pub mod registry;
 pub mod staging;
 pub mod state;
 pub mod store;
+mod ticker;
 pub mod tokens;
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
+use axum::middleware;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use api::ApiState;
 use api_requests::ApiRequests;
 use events::Events;
 use fleet::Fleet;
 use registry::Registry;
 use tokens::Tokens;
 
-use crate::heritage::ProcessStatus;
+use crate::heritage::{ControlHeritage, Lifeline, Order, ProcessStatus};
 use crate::settings::Settings;
+use ticker::Pulse;
+
+/// Without a turn of the runtime for this long, control is stuck.
+const PULSE_PERIOD: Duration = Duration::from_secs(8);
 
 /// What the admin port sees of control. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -67,4 +87,151 @@ impl Processes {
     pub fn replace(&self, table: Vec<ProcessStatus>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
     }
+}
+
+/// Why control ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The store cannot be believed.
+    #[error("{0}")]
+    Boot(#[from] boot::BootError),
+    /// The system refused something: a folder, a thread, a socket.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The writer ended while control ran.
+    #[error("the store's thread ended; its last words are above")]
+    WriterEnded,
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> ControlError {
+    let what = what.into();
+    move |source| ControlError::System { what, source }
+}
+
+/// Runs control until the supervisor says to drain.
+pub fn run(heritage: ControlHeritage) -> ExitCode {
+    match serve(heritage) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("control cannot run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
+    let ControlHeritage {
+        settings,
+        api,
+        admin,
+        feed,
+        lifeline,
+    } = heritage;
+    let settings = Arc::new(settings);
+    let (stop, stopping) = watch::channel(false);
+    let (pulse, processes) = (Arc::<Pulse>::default(), Processes::default());
+    // First of all, so that opening a large store is not taken for a stall.
+    attend(lifeline.clone(), pulse.clone(), processes.clone(), stop)?;
+
+    let state_dir = &settings.state_dir;
+    make_state_dir(state_dir).map_err(system(format!("state_dir {}", state_dir.display())))?;
+    let operator = tokens::operator_token(state_dir).map_err(system("auth.tokens"))?;
+    let events = Arc::<Events>::default();
+    let (store, mut contents) = boot::open(state_dir, &events, || None)?;
+    let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
+    let (registry, _writer) =
+        Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;
+    let fleet = Arc::new(Fleet::new(events.clone()));
+    let api_requests = ApiRequests::default();
+
+    let admin_state = AdminState {
+        registry: registry.clone(),
+        fleet: fleet.clone(),
+        tokens,
+        events: events.clone(),
+        settings: settings.clone(),
+        api_requests: api_requests.clone(),
+        processes,
+    };
+    let admin_stopping = stopping.clone();
+    // A runtime of its own: a busy API must not hide the admin port.
+    thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            let served = runtime().and_then(|runtime| {
+                runtime.block_on(http_server::serve(
+                    admin,
+                    admin::router(admin_state),
+                    admin_stopping,
+                ))
+            });
+            if let Err(error) = served {
+                tracing::error!("the admin port cannot be served: {error}");
+            }
+        })
+        .map_err(system("the admin port's thread"))?;
+
+    let counted = middleware::from_fn_with_state(api_requests, api_requests::count);
+    let state = ApiState {
+        registry: registry.clone(),
+        fleet: fleet.clone(),
+        events: events.clone(),
+        stopping: stopping.clone(),
+    };
+    let router = api::router(state).layer(counted);
+    runtime().map_err(system("the runtime"))?.block_on(async {
+        feed.set_nonblocking(true).map_err(system("the feed's listener"))?;
+        let feed = tokio::net::UnixListener::from_std(feed).map_err(system("the feed's listener"))?;
+        lifeline.ready();
+        let mut running = JoinSet::new();
+        running.spawn(fleet::link::serve(feed, fleet.clone(), registry.clone()));
+        running.spawn(ticker::run(registry.clone(), fleet, events, pulse));
+        tokio::select! {
+            served = http_server::serve(api, router, stopping) => served.map_err(system("the API's listener"))?,
+            () = registry.writer_ended() => return Err(ControlError::WriterEnded),
+        }
+        registry.close().await;
+        Ok(())
+    })
+}
+
+/// Answers the supervisor from a thread of its own.
+fn attend(
+    lifeline: Lifeline,
+    pulse: Arc<Pulse>,
+    processes: Processes,
+    stop: watch::Sender<bool>,
+) -> Result<(), ControlError> {
+    let serve = move || {
+        lifeline.serve(
+            || pulse.is_within(PULSE_PERIOD),
+            |order| match order {
+                Order::Drain | Order::Orphaned => drop(stop.send_replace(true)),
+                Order::Processes(table) => processes.replace(table),
+                // Control's own log goes to the supervisor's standard error.
+                Order::Reopen => {}
+            },
+        );
+    };
+    let thread = thread::Builder::new().name("lifeline".into()).spawn(serve);
+    thread.map(drop).map_err(system("the lifeline's thread"))
+}
+
+/// Makes the folder, for its owner alone, if it is not there.
+fn make_state_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }

@@ -85,6 +85,8 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         "a multicast address"
     } else if ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         "the broadcast address"
+    } else if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+        "an address with a scope"
     } else {
         return Ok(address);
     };
@@ -295,6 +297,7 @@ mod tests {
             "255.255.255.255:80",
             "::1:80",
             "[::ffff:0.0.0.0]:80",
+            "[fe80::1%1]:80",
         ] {
             assert!(address(bad).is_err(), "{bad}");
         }

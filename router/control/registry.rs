@@ -36,6 +36,20 @@ const BATCH: usize = 4_096;
 type Answer = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
 type Work = Box<dyn FnOnce(&mut Staging<'_>) -> Answer + Send>;
 
+/// A change on its way to the disk.
+#[derive(Debug)]
+pub struct Pending<T>(oneshot::Receiver<Result<T, Refusal>>);
+
+impl<T> Pending<T> {
+    /// What came of it.
+    ///
+    /// # Errors
+    /// The change's refusal, a failed commit, or control is stopping.
+    pub async fn settled(self) -> Result<T, Refusal> {
+        self.0.await.map_err(|_| Refusal::Stopping)?
+    }
+}
+
 /// What is registered.
 #[derive(Debug)]
 pub struct Registry {
@@ -45,7 +59,10 @@ pub struct Registry {
     tokens: Arc<Tokens>,
     works: mpsc::Sender<Work>,
     head: watch::Sender<u64>,
-    writing: AtomicBool,
+    /// False once the writer is gone; then control must end.
+    writing: watch::Sender<bool>,
+    /// The writer ends after its next batch.
+    closing: AtomicBool,
 }
 
 impl Registry {
@@ -67,7 +84,8 @@ impl Registry {
             clock: LeaseClock::default(),
             tokens,
             works,
-            writing: AtomicBool::new(true),
+            writing: watch::Sender::new(true),
+            closing: AtomicBool::new(false),
         });
         let writer = Writer {
             registry: registry.clone(),
@@ -80,8 +98,7 @@ impl Registry {
         Ok((registry, thread))
     }
 
-    /// Makes a change: `work` runs on the writer's thread; what it returns
-    /// comes back once it is durable. Must be quick.
+    /// Makes a change and waits until it is durable; see [`Registry::submit`].
     ///
     /// # Errors
     /// `work`'s refusal, a failed commit, or control is stopping.
@@ -89,6 +106,18 @@ impl Registry {
         &self,
         work: impl FnOnce(&mut Staging<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.submit(work).await?.settled().await
+    }
+
+    /// Hands a change to the writer: `work` runs on its thread and must be
+    /// quick. It is on its way even if nobody waits for what comes of it.
+    ///
+    /// # Errors
+    /// Control is stopping.
+    pub async fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Staging<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Pending<T>, Refusal> {
         let (answer, answered) = oneshot::channel();
         let work: Work = Box::new(move |staging| {
             let result = work(staging);
@@ -102,7 +131,7 @@ impl Registry {
             })
         });
         self.works.send(work).await.map_err(|_| Refusal::Stopping)?;
-        answered.await.map_err(|_| Refusal::Stopping)?
+        Ok(Pending(answered))
     }
 
     /// The last durable revision.
@@ -168,31 +197,58 @@ impl Registry {
         (leases.leased(), leases.expired(), leases.frozen())
     }
 
-    /// Hears from a backend. A lease in force is renewed in memory alone; a
-    /// suspect one is put back into rotation, durably.
+    /// Hears from a backend; see [`Registry::heartbeats`].
     ///
     /// # Errors
     /// No such backend, or a suspect's return could not be stored.
     pub async fn heartbeat(&self, app: &str, id: &str) -> Result<(), Refusal> {
-        let renewal = self.lock_leases().renew(app, id, self.clock.now_ms());
-        match renewal {
-            Renewal::Renewed => Ok(()),
-            Renewal::WasSuspect => {
-                let (app, id) = (app.to_owned(), id.to_owned());
-                self.change(move |staging| staging.set_suspect(&app, &id, false))
-                    .await
-                    .map(|_| ())
-            }
-            // Without a lease there is nothing to renew, but it is no stranger.
-            Renewal::Unknown => match self.app(app) {
-                None => Err(Refusal::NoApp(app.to_owned())),
-                Some(record) if record.backends.iter().any(|backend| backend.id == id) => Ok(()),
-                Some(_) => Err(Refusal::NoBackend {
-                    app: app.to_owned(),
-                    id: id.to_owned(),
-                }),
-            },
+        let unknown = self
+            .heartbeats(vec![(app.to_owned(), id.to_owned())])
+            .await?;
+        match unknown.into_iter().next() {
+            None => Ok(()),
+            Some((app, _)) if self.read().stored(&app).is_none() => Err(Refusal::NoApp(app)),
+            Some((app, id)) => Err(Refusal::NoBackend { app, id }),
         }
+    }
+
+    /// Hears from backends, as `(app, id)`, and returns those not registered.
+    /// Leases in force are renewed in memory alone; suspects are put back into
+    /// rotation, durably.
+    ///
+    /// # Errors
+    /// A suspect's return could not be stored.
+    pub async fn heartbeats(
+        &self,
+        backends: Vec<(String, String)>,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        let now_ms = self.clock.now_ms();
+        let mut suspects = Vec::new();
+        let mut strangers = Vec::new();
+        {
+            let mut leases = self.lock_leases();
+            for (app, id) in backends {
+                match leases.renew(&app, &id, now_ms) {
+                    Renewal::Renewed => {}
+                    Renewal::WasSuspect => suspects.push((app, id)),
+                    Renewal::Unknown => strangers.push((app, id)),
+                }
+            }
+        }
+        // Without a lease there is nothing to renew, but it is no stranger.
+        strangers.retain(|(app, id)| {
+            let record = self.app(app);
+            !record.is_some_and(|record| record.backends.iter().any(|backend| backend.id == *id))
+        });
+        if suspects.is_empty() {
+            return Ok(strangers);
+        }
+        let gone = self.change(move |staging| {
+            suspects.retain(|(app, id)| staging.set_suspect(app, id, false).is_err());
+            Ok(suspects)
+        });
+        strangers.extend(gone.await?);
+        Ok(strangers)
     }
 
     /// Tokens, those just issued included.
@@ -202,7 +258,22 @@ impl Registry {
 
     /// Whether the writer lives; if it does not, control must end.
     pub fn is_writing(&self) -> bool {
-        self.writing.load(Ordering::Relaxed)
+        *self.writing.borrow()
+    }
+
+    /// Ends the writer once what waits is durable; the store is closed when
+    /// this returns, and every later change is refused.
+    pub async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        // Wakes the writer; if it is gone already, so much the better.
+        let _ = self.submit(|_| Ok(())).await;
+        self.writer_ended().await;
+    }
+
+    /// Waits until the writer is gone.
+    pub async fn writer_ended(&self) {
+        // The sender is ours: waiting cannot fail.
+        let _ = self.writing.subscribe().wait_for(|writing| !writing).await;
     }
 
     pub(super) fn clock(&self) -> &LeaseClock {
@@ -300,10 +371,19 @@ struct Writer {
 }
 
 impl Writer {
-    /// Runs until the last [`Registry`] that could send is gone, which only
-    /// the end of the process brings about, or until a panic.
+    /// Runs until the registry is closed, or until a panic.
     fn run(mut self) {
         let _ends = Ends(self.registry.clone());
+        self.write();
+        // Closed before `_ends` says so: whoever waits may open it again.
+        let Writer {
+            store, mut queue, ..
+        } = self;
+        queue.close();
+        drop(store);
+    }
+
+    fn write(&mut self) {
         while let Some(first) = self.queue.blocking_recv() {
             let mut works = vec![first];
             while works.len() < BATCH
@@ -312,6 +392,9 @@ impl Writer {
                 works.push(work);
             }
             self.commit(works);
+            if self.registry.closing.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 
@@ -347,6 +430,6 @@ struct Ends(Arc<Registry>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.writing.store(false, Ordering::Relaxed);
+        self.0.writing.send_replace(false);
     }
 }

@@ -166,6 +166,23 @@ impl Store {
         Ok(())
     }
 
+    /// Begins an epoch at a revision: what led here cannot be followed.
+    ///
+    /// # Errors
+    /// It could not be written; the store is as it was.
+    pub fn begin_epoch(&mut self, epoch: u64, revision: u64) -> Result<(), StoreFailure> {
+        self.write(revision, |transaction| {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert("epoch", epoch)?;
+            meta.insert("revision", revision)?;
+            meta.insert("changes_floor", revision)?;
+            transaction.open_table(CHANGES)?.retain(|_, _| false)?;
+            Ok(())
+        })?;
+        self.changes_from = revision + 1;
+        Ok(())
+    }
+
     /// Makes a batch durable, whole or not at all. Change log entries up to
     /// `changes_floor` are dropped with it.
     ///

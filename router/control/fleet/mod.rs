@@ -2,8 +2,10 @@
 //!
 //! Owns the roster and the questions put to it: which revision is active
 //! everywhere, and what every edge counts. Holds no table and no queue of
-//! changes: each edge's link follows the registry's log with a
+//! changes: each edge's [`link`] follows the registry's log with a
 //! cursor of its own.
+
+pub mod link;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,375 @@
+//! Start-up: a store that can be believed, or a reason to refuse.
+//!
+//! Owns the choice between the store and the last-known-good table beside it.
+//! Never overwrites what it cannot read: a damaged store is moved aside and
+//! kept.
+//!
+//! **Invariant**: an empty store is never believed over a snapshot that is not
+//! empty. To start afresh, remove both.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::events::{Events, now_ms};
+use super::store::{Contents, OpenError, Store, StoreFailure, set_aside, store_path};
+use crate::feed::messages::AppRecord;
+
+/// A table found beside the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnownGood {
+    /// Which installation it belongs to.
+    pub cluster_id: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The revision it is as of.
+    pub revision: u64,
+    /// Every app.
+    pub apps: Vec<AppRecord>,
+}
+
+/// Why control does not start. Each names the file and a remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The store cannot be used, for now.
+    #[error("{0}")]
+    Store(#[from] OpenError),
+    /// The store is damaged, and there is nothing to rebuild it from.
+    #[error(
+        "{damage}; there is no usable snapshot in {} to rebuild it from. Restore the file from a backup, \
+         or move it away to start with nothing registered",
+        .snapshots.display()
+    )]
+    NoWayBack {
+        /// What is wrong with it.
+        damage: OpenError,
+        /// Where snapshots would be.
+        snapshots: PathBuf,
+    },
+    /// The damaged store cannot be moved out of the way.
+    #[error("{damage}; moving it aside failed: {source}")]
+    SetAside {
+        /// What is wrong with it.
+        damage: OpenError,
+        /// Why it cannot be moved.
+        source: io::Error,
+    },
+    /// A new store could not be written.
+    #[error("a new store could not be written: {0}")]
+    Found(#[from] StoreFailure),
+}
+
+/// Opens the store; makes or rebuilds it where that is right.
+///
+/// `known_good` reads the table beside it.
+///
+/// # Errors
+/// See [`BootError`].
+pub fn open(
+    state_dir: &Path,
+    events: &Events,
+    known_good: impl FnOnce() -> Option<KnownGood>,
+) -> Result<(Store, Contents), BootError> {
+    let path = store_path(state_dir);
+    let damage = match Store::open(&path) {
+        Ok((store, contents)) if !contents.cluster_id.is_empty() => {
+            return believed(store, contents, events, known_good());
+        }
+        Ok((store, _)) => {
+            return match known_good().filter(|table| !table.apps.is_empty()) {
+                Some(table) => {
+                    let why = format!("store {} is empty but the snapshot is not", path.display());
+                    rebuild(store, table, events, &why)
+                }
+                None => found(store),
+            };
+        }
+        Err(damage @ OpenError::Damaged { .. }) => damage,
+        Err(error) => return Err(error.into()),
+    };
+    let Some(table) = known_good() else {
+        return Err(BootError::NoWayBack {
+            damage,
+            snapshots: state_dir.join("table"),
+        });
+    };
+    let aside = match set_aside(&path, now_ms()) {
+        Ok(aside) => aside,
+        Err(source) => return Err(BootError::SetAside { damage, source }),
+    };
+    let (store, _) = Store::open(&path)?;
+    let why = format!("{damage}; it is kept as {}", aside.display());
+    rebuild(store, table, events, &why)
+}
+
+/// A store that reads well. If the snapshot is ahead of it, the store is an
+/// older copy: edges hold revisions that it will give to other changes, so it
+/// begins a new epoch, and they take its whole table.
+fn believed(
+    mut store: Store,
+    mut contents: Contents,
+    events: &Events,
+    table: Option<KnownGood>,
+) -> Result<(Store, Contents), BootError> {
+    let ahead = table.filter(|table| {
+        table.cluster_id == contents.cluster_id
+            && (table.epoch, table.revision) > (contents.epoch, contents.revision)
+    });
+    if let Some(table) = ahead {
+        contents.epoch = contents.epoch.max(table.epoch) + 1;
+        contents.revision = contents.revision.max(table.revision) + 1;
+        contents.changes_floor = contents.revision;
+        contents.changes.clear();
+        store.begin_epoch(contents.epoch, contents.revision)?;
+        events.say(
+            "store_restored",
+            "",
+            "",
+            format!(
+                "the store is older than the snapshot at revision {}: it was restored from a backup; \
+                 its {} apps count, from revision {} on",
+                table.revision,
+                contents.apps.len(),
+                contents.revision
+            ),
+        );
+    }
+    Ok((store, contents))
+}
+
+fn found(mut store: Store) -> Result<(Store, Contents), BootError> {
+    let contents = Contents {
+        cluster_id: uuid::Uuid::new_v4().to_string(),
+        epoch: 1,
+        ..Contents::default()
+    };
+    store.found(&contents)?;
+    Ok((store, contents))
+}
+
+fn rebuild(
+    mut store: Store,
+    table: KnownGood,
+    events: &Events,
+    why: &str,
+) -> Result<(Store, Contents), BootError> {
+    // What was committed after the snapshot is lost, and edges may hold it.
+    let revision = table.revision + 1;
+    let mut names = HashSet::new();
+    let apps: Vec<_> = table
+        .apps
+        .iter()
+        .filter(|record| names.insert(record.name.as_str()))
+        .map(|record| (record.name.as_str().into(), record.encode_to_vec().into()))
+        .collect();
+    let contents = Contents {
+        cluster_id: Some(table.cluster_id)
+            .filter(|id| !id.is_empty())
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+        epoch: table.epoch + 1,
+        revision,
+        changes_floor: revision,
+        apps,
+        ..Contents::default()
+    };
+    store.found(&contents)?;
+    events.say(
+        "store_rebuilt",
+        "",
+        "",
+        format!(
+            "{why}. Rebuilt from the snapshot at revision {}: {} apps. Issued tokens are gone (the operator's \
+             stays): issue them again",
+            table.revision,
+            contents.apps.len()
+        ),
+    );
+    Ok((store, contents))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Seek, SeekFrom, Write};
+
+    use super::*;
+    use crate::feed::messages::BackendRecord;
+
+    fn table(revision: u64) -> KnownGood {
+        let backends = vec![BackendRecord {
+            id: "web.1".into(),
+            address: "127.0.0.1:1".into(),
+            ..Default::default()
+        }];
+        let app = AppRecord {
+            name: "shop".into(),
+            backends,
+            revision,
+            ..Default::default()
+        };
+        KnownGood {
+            cluster_id: "c".into(),
+            epoch: 3,
+            revision,
+            apps: vec![app],
+        }
+    }
+
+    fn kinds(events: &Events) -> Vec<String> {
+        events
+            .latest(10)
+            .into_iter()
+            .map(|event| event.kind)
+            .collect()
+    }
+
+    #[test]
+    fn a_first_start_founds_a_store_that_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::default();
+        let (store, first) = open(dir.path(), &events, || None).unwrap();
+        drop(store);
+        let (_store, second) = open(dir.path(), &events, || None).unwrap();
+        assert_eq!(first.cluster_id, second.cluster_id);
+        assert_eq!(
+            (second.epoch, second.revision, second.apps.len()),
+            (1, 0, 0)
+        );
+        assert!(kinds(&events).is_empty());
+    }
+
+    #[test]
+    fn an_empty_store_is_not_believed_over_a_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::default();
+        let (store, contents) = open(dir.path(), &events, || Some(table(9))).unwrap();
+        assert_eq!(
+            (
+                contents.cluster_id.as_str(),
+                contents.epoch,
+                contents.revision
+            ),
+            ("c", 4, 10)
+        );
+        assert_eq!(kinds(&events), ["store_rebuilt"]);
+        drop(store);
+        let (_store, again) = open(dir.path(), &events, || Some(table(9))).unwrap();
+        assert_eq!(again.apps, contents.apps);
+        assert_eq!(kinds(&events), ["store_rebuilt"]);
+    }
+
+    #[test]
+    fn an_older_copy_of_the_store_begins_a_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::default();
+        drop(open(dir.path(), &events, || Some(table(9))).unwrap());
+        let ahead = KnownGood {
+            epoch: 4,
+            ..table(50)
+        };
+        let (store, contents) = open(dir.path(), &events, || Some(ahead.clone())).unwrap();
+        assert_eq!((contents.epoch, contents.revision), (5, 51));
+        drop(store);
+        let (_store, contents) = open(dir.path(), &events, || Some(ahead)).unwrap();
+        assert_eq!((contents.epoch, contents.revision), (5, 51));
+    }
+
+    #[test]
+    fn a_damaged_store_is_kept_and_rebuilt_or_refused() {
+        let damages: [(&str, fn(&mut fs::File)); 5] = [
+            ("nonsense", |file| {
+                file.set_len(0).unwrap();
+                file.write_all(b"this is no store, it is a letter to my aunt")
+                    .unwrap();
+            }),
+            ("cut short", |file| {
+                let length = file.metadata().unwrap().len();
+                file.set_len(length / 2).unwrap();
+            }),
+            ("a head of zeros", |file| file.write_all(&[0; 512]).unwrap()),
+            ("flipped bytes", |file| flip(file, 97)),
+            ("one page of noise", |file| {
+                file.seek(SeekFrom::Start(4096)).unwrap();
+                file.write_all(&[0xa5; 4096]).unwrap();
+            }),
+        ];
+        for (name, damage) in damages {
+            let dir = tempfile::tempdir().unwrap();
+            let events = Events::default();
+            drop(open(dir.path(), &events, || Some(table(9))).unwrap());
+            let path = store_path(dir.path());
+            let file = || {
+                fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+            };
+            damage(&mut file());
+            let bytes = fs::read(&path).unwrap();
+
+            let refused = open(dir.path(), &events, || None)
+                .expect_err(name)
+                .to_string();
+            assert!(
+                refused.contains("store.redb") && refused.contains("backup"),
+                "{name}: {refused}"
+            );
+            assert_eq!(
+                fs::read(&path).unwrap().len(),
+                bytes.len(),
+                "{name}: it was written to"
+            );
+
+            let (_store, contents) = open(dir.path(), &events, || Some(table(9))).expect(name);
+            assert_eq!(contents.apps.len(), 1, "{name}");
+            let kept = fs::read_dir(dir.path()).unwrap().filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .contains("damaged")
+            });
+            assert_eq!(kept.count(), 1, "{name}");
+        }
+    }
+
+    /// Flips a byte of every `step`.
+    fn flip(file: &mut fs::File, step: usize) {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+            .iter_mut()
+            .step_by(step)
+            .for_each(|byte| *byte ^= 0x5a);
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.write_all(&bytes).unwrap();
+    }
+
+    #[test]
+    fn a_store_in_use_and_a_folder_in_its_place_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = Events::default();
+        let held = open(dir.path(), &events, || None).unwrap();
+        let locked = open(dir.path(), &events, || Some(table(9)))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            locked.contains("store.redb") && locked.contains("another process"),
+            "{locked}"
+        );
+        drop(held);
+        fs::remove_file(store_path(dir.path())).unwrap();
+        fs::create_dir(store_path(dir.path())).unwrap();
+        let folder = open(dir.path(), &events, || Some(table(9)))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            folder.contains("store.redb") && folder.contains("folder"),
+            "{folder}"
+        );
+    }
+}

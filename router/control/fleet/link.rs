@@ -1,0 +1,327 @@
+//! A link: one edge's connection to the feed.
+//!
+//! Owns the conversation: hello both ways, the table whole or from where the
+//! edge stands, then every change, a beat each second, questions and their
+//! reports. What is to be sent is looked up when there is room to send it: a
+//! slow edge holds a cursor, never a queue, and catches up in fewer steps.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use prost::Message;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::{Ask, Fleet, Membership};
+use crate::control::registry::Registry;
+use crate::feed::codec::{self, FrameError};
+use crate::feed::messages::{
+    AppRecord, Beat, Body, Collect, Delta, EdgeHello, Envelope, Hello, Op, Report, Snapshot,
+};
+
+/// Edges connected at once.
+const LINKS: usize = 64;
+/// How long a peer may take to say hello, or to make room for one frame.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often an idle link beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// Touches of one delta; more follow in the next.
+const DELTA_TOUCHES: usize = 5_000;
+/// Bytes of records in one frame, about.
+const FRAME_BYTES: usize = 2 << 20;
+/// Apps looked at for one part of a snapshot.
+const SNAPSHOT_PAGE: usize = 500;
+/// Questions that an edge may leave unanswered.
+const UNANSWERED: usize = 64;
+
+/// Questions asked of an edge, by id.
+type Questions = Mutex<BTreeMap<u64, oneshot::Sender<Report>>>;
+
+/// Serves the feed until it is dropped.
+pub async fn serve(listener: UnixListener, fleet: Arc<Fleet>, registry: Arc<Registry>) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if links.len() < LINKS => match accepted {
+                Ok((stream, _)) => {
+                    links.spawn(link(stream, fleet.clone(), registry.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!("the feed's listener: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = links.join_next() => {}
+        }
+    }
+}
+
+async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
+    let (mut reader, writer) = stream.into_split();
+    let mut link = Link {
+        writer,
+        registry,
+        cursor: None,
+    };
+    let mut buffer = BytesMut::new();
+    let hello = match timeout(PATIENCE, link.greet(&mut reader, &mut buffer)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(error)) => return tracing::warn!("an edge was refused: {error}"),
+        Err(_) => return tracing::warn!("an edge did not say hello in {} s", PATIENCE.as_secs()),
+    };
+    let (member, asks) = fleet.admit(&hello, link.cursor);
+    let pid = hello.pid;
+    fleet.events().say(
+        "edge_connected",
+        "",
+        "",
+        format!("edge {pid} is connected, at revision {:?}", link.cursor),
+    );
+    let questions = Questions::default();
+    let ended = tokio::select! {
+        error = hear(&mut reader, &mut buffer, &member, &fleet, &questions) => error,
+        error = link.speak(asks, &questions) => error,
+    };
+    fleet.events().say(
+        "edge_disconnected",
+        "",
+        "",
+        format!("edge {pid} is gone: {ended}"),
+    );
+}
+
+/// Takes what an edge says until it stops talking.
+async fn hear(
+    reader: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    member: &Membership,
+    fleet: &Fleet,
+    questions: &Questions,
+) -> FrameError {
+    loop {
+        let envelope = match codec::read_async(reader, buffer).await {
+            Ok(envelope) => envelope,
+            Err(error) => return error,
+        };
+        match envelope.body {
+            Some(Body::Ack(ack)) => member.acked(envelope.revision, ack.apps),
+            Some(Body::Nack(nack)) => {
+                member.nacked();
+                let text = format!(
+                    "an edge could not use the record of `{}`: {}",
+                    nack.key, nack.reason
+                );
+                fleet.events().say("record_refused", &nack.key, "", text);
+            }
+            Some(Body::Report(report)) => {
+                let asked = questions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&report.id);
+                if let Some(asked) = asked {
+                    // Whoever asked may have stopped waiting.
+                    let _ = asked.send(report);
+                }
+            }
+            Some(Body::Event(event)) => fleet.events().push(event),
+            // What this version does not know, or is not for control.
+            _ => {}
+        }
+    }
+}
+
+struct Link {
+    writer: OwnedWriteHalf,
+    registry: Arc<Registry>,
+    /// The revision the edge has been sent; `None`: it needs the whole table.
+    cursor: Option<u64>,
+}
+
+impl Link {
+    /// Says hello and hears the edge's; decides where it stands.
+    async fn greet(
+        &mut self,
+        reader: &mut OwnedReadHalf,
+        buffer: &mut BytesMut,
+    ) -> Result<EdgeHello, FrameError> {
+        let (cluster_id, epoch) = (self.registry.cluster_id(), self.registry.epoch());
+        self.send(
+            Body::Hello(Hello {
+                cluster_id: cluster_id.clone(),
+            }),
+            self.registry.revision(),
+        )
+        .await?;
+        loop {
+            let envelope = codec::read_async(reader, buffer).await?;
+            if let Some(Body::EdgeHello(hello)) = envelope.body {
+                let same_life = hello.cluster_id == cluster_id && envelope.epoch == epoch;
+                let known = envelope.revision <= self.registry.revision();
+                self.cursor = (same_life && known).then_some(envelope.revision);
+                return Ok(hello);
+            }
+        }
+    }
+
+    /// Sends what there is to send until the edge stops listening.
+    async fn speak(&mut self, mut asks: mpsc::Receiver<Ask>, questions: &Questions) -> FrameError {
+        let mut head = self.registry.head();
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked = 0;
+        loop {
+            head.mark_unchanged();
+            if let Err(error) = self.catch_up().await {
+                return error;
+            }
+            let sent = tokio::select! {
+                moved = head.changed() => match moved {
+                    Ok(()) => Ok(()),
+                    Err(_) => return FrameError::Ended,
+                },
+                _ = beat.tick() => self.send(Body::Beat(Beat {}), self.cursor.unwrap_or_default()).await,
+                ask = asks.recv() => match ask {
+                    None => return FrameError::Ended,
+                    Some(Ask { app, top, answer }) => {
+                        asked += 1;
+                        remember(questions, asked, answer);
+                        self.send(Body::Collect(Collect { id: asked, app, top }), self.registry.revision()).await
+                    }
+                },
+            };
+            if let Err(error) = sent {
+                return error;
+            }
+        }
+    }
+
+    /// Brings the edge to the head.
+    async fn catch_up(&mut self) -> Result<(), FrameError> {
+        loop {
+            let delta = match self
+                .cursor
+                .map(|from| self.registry.delta(from, DELTA_TOUCHES))
+            {
+                Some(Ok(None)) => return Ok(()),
+                Some(Ok(Some(delta))) => delta,
+                Some(Err(_)) | None => {
+                    self.send_snapshot().await?;
+                    continue;
+                }
+            };
+            let to = delta.to;
+            for part in in_frames(delta) {
+                let revision = part.to;
+                self.send(Body::Delta(part), revision).await?;
+            }
+            self.cursor = Some(to);
+        }
+    }
+
+    /// Sends the whole table as of a revision. Apps that change meanwhile may
+    /// be sent as they are then; the deltas from that revision on, which
+    /// follow, bring all of them up to date.
+    async fn send_snapshot(&mut self) -> Result<(), FrameError> {
+        let revision = self.registry.revision();
+        let mut after = String::new();
+        let mut part: Vec<AppRecord> = Vec::new();
+        let (mut bytes, mut first) = (0, true);
+        loop {
+            let page = self.registry.page(&after, SNAPSHOT_PAGE);
+            let last = page.len() < SNAPSHOT_PAGE;
+            if let Some(record) = page.last() {
+                after.clone_from(&record.name);
+            }
+            for record in page {
+                let length = record.encoded_len();
+                if bytes + length > FRAME_BYTES && !part.is_empty() {
+                    let apps = std::mem::take(&mut part);
+                    self.send(
+                        Body::Snapshot(Snapshot {
+                            apps,
+                            first,
+                            last: false,
+                        }),
+                        revision,
+                    )
+                    .await?;
+                    (bytes, first) = (0, false);
+                }
+                bytes += length;
+                part.push(record);
+            }
+            if last {
+                let apps = std::mem::take(&mut part);
+                self.send(
+                    Body::Snapshot(Snapshot {
+                        apps,
+                        first,
+                        last: true,
+                    }),
+                    revision,
+                )
+                .await?;
+                self.cursor = Some(revision);
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send(&mut self, body: Body, revision: u64) -> Result<(), FrameError> {
+        let envelope = Envelope::new(self.registry.epoch(), revision, body);
+        match timeout(PATIENCE, codec::write_async(&mut self.writer, &envelope)).await {
+            Ok(sent) => sent,
+            Err(_) => Err(FrameError::Io(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+/// A delta in parts that fit into frames. All but the last lead from the
+/// revision to itself: the edge is there only once it has all of them.
+fn in_frames(delta: Delta) -> Vec<Delta> {
+    let Delta {
+        from,
+        to,
+        ops,
+        committed_at_ms,
+    } = delta;
+    let mut parts: Vec<Vec<Op>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for op in ops {
+        let length = op.encoded_len();
+        if bytes + length > FRAME_BYTES && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += length;
+        parts
+            .last_mut()
+            .expect("there must be a part: one is made first")
+            .push(op);
+    }
+    let last = parts.len() - 1;
+    parts
+        .into_iter()
+        .enumerate()
+        .map(|(at, ops)| Delta {
+            from,
+            to: if at == last { to } else { from },
+            ops,
+            committed_at_ms,
+        })
+        .collect()
+}
+
+fn remember(questions: &Questions, id: u64, answer: oneshot::Sender<Report>) {
+    let mut questions = questions.lock().unwrap_or_else(PoisonError::into_inner);
+    questions.insert(id, answer);
+    while questions.len() > UNANSWERED {
+        questions.pop_first();
+    }
+}

@@ -1,0 +1,186 @@
+//! What time brings about: expired leases, ended drains.
+//!
+//! Owns the rhythm and the events. What is due is decided by
+//! [`leases`](super::leases); what it changes goes through the registry like
+//! any other change. Idempotent: what fails is due again a moment later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::events::{Events, now_ms};
+use super::fleet::Fleet;
+use super::leases::{Due, Verdict};
+use super::registry::Registry;
+use super::staging::{Condition, Staging};
+use crate::feed::messages::Standing;
+
+/// How often leases are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Of so many ticks one looks for drains that ended early.
+const DRAIN_TICKS: u64 = 2;
+/// Things done in one tick, each.
+const DUE_MAX: usize = 5_000;
+/// Draining backends asked about in one look.
+const DRAINS_MAX: usize = 32;
+
+/// When the runtime last turned, for whoever asks whether it lives.
+#[derive(Debug, Default)]
+pub struct Pulse(AtomicU64);
+
+impl Pulse {
+    /// The runtime turned just now.
+    pub fn beat(&self) {
+        self.0.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// Whether it turned within `period`, or has not begun to.
+    pub fn is_within(&self, period: Duration) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        last == 0 || u128::from(now_ms().saturating_sub(last)) <= period.as_millis()
+    }
+}
+
+/// Runs until it is dropped.
+pub async fn run(
+    registry: Arc<Registry>,
+    fleet: Arc<Fleet>,
+    events: Arc<Events>,
+    pulse: Arc<Pulse>,
+) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count: u64 = 0;
+    loop {
+        ticks.tick().await;
+        pulse.beat();
+        expire(&registry, &events).await;
+        count += 1;
+        if count % DRAIN_TICKS == 0 {
+            end_drains(&registry, &fleet, &events).await;
+        }
+    }
+}
+
+/// Does what is due, and decides whether removal is frozen.
+pub async fn expire(registry: &Registry, events: &Events) {
+    let now_ms = registry.clock().now_ms();
+    let due = registry.lock_leases().due(now_ms, DUE_MAX);
+    if !due.is_empty() {
+        let done = registry
+            .change(move |staging| Ok(carry_out(staging, due)))
+            .await;
+        match done {
+            Ok(done) => done.into_iter().for_each(|due| announce(events, &due)),
+            Err(refusal) => tracing::error!("leases are due and could not be settled: {refusal}"),
+        }
+    }
+    let (changed, expired, leased) = {
+        let mut leases = registry.lock_leases();
+        (leases.review(now_ms), leases.expired(), leases.leased())
+    };
+    match changed {
+        Some(true) => events.say(
+            "lease_removal_frozen",
+            "",
+            "",
+            format!(
+                "{expired} of {leased} leases have expired: nothing is removed until most are back"
+            ),
+        ),
+        Some(false) => events.say(
+            "lease_removal_thawed",
+            "",
+            "",
+            format!(
+                "{expired} of {leased} leases are expired: removal goes on, after a full grace"
+            ),
+        ),
+        None => {}
+    }
+}
+
+/// Those of `due` that are still so are done, and returned.
+fn carry_out(staging: &mut Staging<'_>, due: Vec<Due>) -> Vec<Due> {
+    let still = |staging: &Staging<'_>, due: &Due, standing: Standing| {
+        let record = staging.app(&due.app);
+        record.is_some_and(|record| {
+            record
+                .backends
+                .iter()
+                .any(|it| *it.id == *due.id && it.standing() == standing)
+        })
+    };
+    due.into_iter()
+        .filter(|due| {
+            let always = &Condition::Always;
+            let outcome = match due.what {
+                Verdict::Expire => staging.set_suspect(&due.app, &due.id, true),
+                Verdict::Remove if still(staging, due, Standing::Suspect) => {
+                    staging.delete_backend(&due.app, &due.id, always)
+                }
+                Verdict::Drained if still(staging, due, Standing::Draining) => {
+                    staging.delete_backend(&due.app, &due.id, always)
+                }
+                Verdict::Remove | Verdict::Drained => return false,
+            };
+            outcome.is_ok_and(|outcome| outcome.changed)
+        })
+        .collect()
+}
+
+fn announce(events: &Events, due: &Due) {
+    let (kind, text) = match due.what {
+        Verdict::Expire => (
+            "lease_expired",
+            "its lease expired: suspect until it is heard of",
+        ),
+        Verdict::Remove => (
+            "lease_removed",
+            "it was not heard of for the whole grace: removed",
+        ),
+        Verdict::Drained => ("backend_drained", "its drain ended: removed"),
+    };
+    events.say(kind, &due.app, &due.id, text.to_owned());
+}
+
+/// Removes draining backends that no edge has a request in flight to.
+async fn end_drains(registry: &Registry, fleet: &Fleet, events: &Events) {
+    let draining = registry.lock_leases().draining(DRAINS_MAX);
+    for (app, id) in draining {
+        let Some(revision) = registry.read().app_revision(&app) else {
+            continue;
+        };
+        let edges = fleet.edges().len();
+        if !fleet
+            .active_revision()
+            .is_some_and(|active| active >= revision)
+        {
+            continue;
+        }
+        let reports = fleet.collect(&app, 0).await;
+        let busy = reports
+            .iter()
+            .flat_map(|report| &report.apps)
+            .filter(|report| *report.app == *app)
+            .flat_map(|report| &report.backends)
+            .any(|backend| *backend.id == *id && backend.in_flight > 0);
+        if busy || reports.len() < edges {
+            continue;
+        }
+        let due = Due {
+            app,
+            id,
+            what: Verdict::Drained,
+        };
+        match registry
+            .change(move |staging| Ok(carry_out(staging, vec![due])))
+            .await
+        {
+            Ok(done) => done.into_iter().for_each(|due| announce(events, &due)),
+            Err(refusal) => tracing::error!("a drained backend could not be removed: {refusal}"),
+        }
+    }
+}
