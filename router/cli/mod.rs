@@ -1,6 +1,8 @@
 //! The command line: what a person may ask of the program. Owns the names
 //! of subcommands and options. Never does the work itself.
 
+pub mod demo;
+pub mod ready;
 mod settings_args;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +30,12 @@ pub struct Cli {
 /// Every subcommand.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run the router: supervisor, edge and control, until SIGTERM
+    Run(SettingsArgs),
+    /// Run the router with three sample app instances behind it
+    Demo(SettingsArgs),
+    /// Ask a running router whether it serves: exit code 0 if so (for health checks)
+    Ready(SettingsArgs),
     /// Check settings without binding or creating anything
     Check(SettingsArgs),
 }

@@ -14,7 +14,7 @@ use super::signals::{Signal, Signals};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::voice::{notify, say};
-use super::{Reread, StartError, reload};
+use super::{Reread, StartError, descriptors, reload};
 use crate::heritage::{Heard, Obituary, Order, ProcessState, ProcessStatus, Report, Role};
 use crate::settings::Settings;
 
@@ -76,6 +76,7 @@ impl Kernel {
         reread: Reread,
     ) -> Result<Kernel, StartError> {
         let system = |what| move |source| StartError::System { what, source };
+        descriptors::raise_limit();
         let signals = Signals::take().map_err(system("handle signals"))?;
         let state_dir = StateDir::open(&settings.state_dir)?;
         let sockets = Sockets::bind(&settings, state_dir.unclean)?;

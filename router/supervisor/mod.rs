@@ -13,6 +13,7 @@
 //! - `post`: when a child starts, drains, dies (pure);
 //! - `backoff`: how soon a dead one is replaced (pure);
 //! - `child`: one process, its lifeline, its last words;
+//! - `descriptors`: how many may be open;
 //! - `sockets`: what is bound; `state_dir`: the lock;
 //! - `reload`: what new settings change;
 //! - `signals`, `voice`: in and out.
@@ -23,6 +24,7 @@
 
 mod backoff;
 mod child;
+mod descriptors;
 mod kernel;
 mod last_words;
 mod post;

@@ -20,6 +20,9 @@ const MAX_UNANSWERED: u32 = 10;
 const MAX_UNANSWERED_AT_BIRTH: u32 = 30;
 /// How long a replacement may take to get ready before it is given up.
 const REPLACEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a member that never served may take to leave: it has nothing in
+/// flight.
+const UNBORN_DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How many members may live at once, draining ones included.
 const MAX_MEMBERS: usize = 4;
 
@@ -223,14 +226,18 @@ impl Post {
     }
 
     fn drain_older_than(&mut self, generation: u64, now: Instant) -> Vec<Action> {
-        let deadline = now + self.drain_limit;
+        let limit = self.drain_limit;
         let elders = self.members.iter_mut().filter(|member| {
             member.generation < generation && member.state != ProcessState::Draining
         });
         elders
             .map(|member| {
+                let limit = match member.state {
+                    ProcessState::Starting => limit.min(UNBORN_DRAIN_LIMIT),
+                    _ => limit,
+                };
                 member.state = ProcessState::Draining;
-                member.deadline = Some(deadline);
+                member.deadline = Some(now + limit);
                 Action::Drain(member.generation)
             })
             .collect()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::post::{Action, Post};
 use crate::heritage::{ProcessState, Role};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(35);
 
 fn second(number: u64) -> Duration {
     Duration::from_secs(number)
@@ -178,4 +178,13 @@ fn replacements_do_not_pile_up() {
         [Action::Drain(1), Action::Drain(2), Action::Drain(3)],
         "the youngest that gets ready relieves all others"
     );
+}
+
+#[test]
+fn who_never_served_has_little_time_to_leave() {
+    let now = Instant::now();
+    let mut post = Post::new(Role::Edge, LIMIT);
+    post.tick(now);
+    assert_eq!(post.retire(now), [Action::Drain(1)]);
+    assert_eq!(post.tick(now + second(5)).len(), 1, "killed");
 }
