@@ -1,0 +1,4 @@
+//! Any bytes as a response; see `oracle.rs` for what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| portico::oracle::response(input));
