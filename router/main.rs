@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 /// A child of the supervisor.
 fn serve(heritage: Heritage) -> ExitCode {
     // The name that ps and top show; the binary's may read "exe".
-    let name = |name| drop(rustix::thread::set_name(name));
+    let name = |name| rustix::thread::set_name(name).unwrap_or_default();
     match heritage {
         Heritage::Edge(heritage) => {
             name(c"portico-edge");

@@ -117,8 +117,10 @@ mod tests {
     #[test]
     fn a_router_that_does_not_run_is_not_ready() {
         let temp = tempfile::tempdir().unwrap();
-        let mut settings = Settings::default();
-        settings.state_dir = temp.path().to_owned();
+        let settings = Settings {
+            state_dir: temp.path().to_owned(),
+            ..Settings::default()
+        };
         let said = ask(&settings).unwrap_err().to_string();
         assert!(said.contains("no router runs"), "{said}");
     }
