@@ -137,7 +137,7 @@ mod tests {
     fn ready_means_that_every_edge_serves() {
         let ready = process(7, ProcessState::Ready);
         assert!(unready(&[edge(7, Some(1))], &[]).is_empty());
-        assert!(unready(&[edge(7, Some(1))], &[ready.clone()]).is_empty());
+        assert!(unready(&[edge(7, Some(1))], std::slice::from_ref(&ready)).is_empty());
         let draining = process(6, ProcessState::Draining);
         assert!(unready(&[edge(7, Some(1))], &[ready, draining]).is_empty());
     }
