@@ -24,9 +24,11 @@ fn main() -> ExitCode {
             return ExitCode::from(cli::FAILED);
         }
     }
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    match cli.command {
         Command::Run(args) => run(&args),
         Command::Check(args) => check(&args),
+        Command::Operator(command) => cli::operator::run(&command, &cli.reach),
         Command::Demo(args) => run_demo(&args),
         Command::Ready(args) => ready(&args),
     }

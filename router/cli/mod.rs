@@ -2,6 +2,7 @@
 //! of subcommands and options. Never does the work itself.
 
 pub mod demo;
+pub mod operator;
 pub mod ready;
 mod settings_args;
 
@@ -25,6 +26,9 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// Where the router is, for the operator's commands.
+    #[command(flatten)]
+    pub reach: operator::Reach,
 }
 
 /// Every subcommand.
@@ -38,4 +42,7 @@ pub enum Command {
     Ready(SettingsArgs),
     /// Check settings without binding or creating anything
     Check(SettingsArgs),
+    /// What is asked of a running router.
+    #[command(flatten)]
+    Operator(operator::OperatorCommand),
 }

@@ -1,0 +1,254 @@
+//! Asking a router over HTTP, and saying what went wrong if it did.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body, SendBody};
+
+use super::{CommandError, Reach};
+use crate::cli::SettingsArgs;
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// For whole answers; streams may take as long as they like.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest document read whole.
+const ANSWER_BYTES: u64 = 64 << 20;
+
+/// Which of the router's two ports is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Admin,
+    Api,
+}
+
+impl Port {
+    fn option(self) -> &'static str {
+        match self {
+            Port::Admin => "--admin or PORTICO_ADMIN",
+            Port::Api => "--api or PORTICO_API",
+        }
+    }
+}
+
+/// A router, as reached by options, environment and settings.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    reach: &'a Reach,
+    settings: &'a SettingsArgs,
+    agent: Agent,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(reach: &'a Reach, settings: &'a SettingsArgs) -> Client<'a> {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT))
+            .user_agent(concat!("portico/", env!("CARGO_PKG_VERSION")))
+            // An operator's proxy knows nothing of a loopback port.
+            .proxy(None)
+            .build();
+        Client {
+            reach,
+            settings,
+            agent: config.new_agent(),
+        }
+    }
+
+    /// Whether answers are to be printed as they came.
+    pub fn json(&self) -> bool {
+        self.reach.json
+    }
+
+    /// A document from the admin port.
+    pub fn admin(&self, path: &str) -> Result<Value, CommandError> {
+        let (url, response) = self.get(Port::Admin, path, Some(ANSWER))?;
+        document(&url, response)
+    }
+
+    /// A stream of the answer's body; the answer is 200.
+    pub fn stream(&self, port: Port, path: &str) -> Result<impl Read + use<>, CommandError> {
+        let (_, response) = self.get(port, path, None)?;
+        Ok(response.into_body().into_reader())
+    }
+
+    fn get(
+        &self,
+        port: Port,
+        path: &str,
+        timeout: Option<Duration>,
+    ) -> Result<(String, Response<Body>), CommandError> {
+        let url = self.url(port, path)?;
+        let token = self.reach.token(self.settings);
+        let mut request = self
+            .agent
+            .get(&url)
+            .config()
+            .timeout_global(timeout)
+            .build();
+        if let Ok(token) = &token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request
+            .call()
+            .map_err(|error| unreached(port, &url, &error))?;
+        answered(&url, response, token.err()).map(|response| (url, response))
+    }
+
+    /// Sends `body`, however long it is and takes; `None`: there is none. The
+    /// answer is a document.
+    pub fn post(
+        &self,
+        port: Port,
+        path: &str,
+        body: Option<(&str, &mut dyn Read)>,
+    ) -> Result<Value, CommandError> {
+        let url = self.url(port, path)?;
+        let token = self.reach.token(self.settings);
+        let timeout = body.is_none().then_some(ANSWER);
+        let mut request = self
+            .agent
+            .post(&url)
+            .config()
+            .timeout_global(timeout)
+            .build();
+        if let Ok(token) = &token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let sent = match body {
+            None => request.send_empty(),
+            // Asking first lets a refusal come before the body has gone out.
+            Some((kind, reader)) => request
+                .header("content-type", kind)
+                .header("expect", "100-continue")
+                .send(SendBody::from_reader(reader)),
+        };
+        let response = sent.map_err(|error| unreached(port, &url, &error))?;
+        document(&url, answered(&url, response, token.err())?)
+    }
+
+    fn url(&self, port: Port, path: &str) -> Result<String, CommandError> {
+        let base = match port {
+            Port::Admin => self.reach.admin_url(self.settings)?,
+            Port::Api => self.reach.api_url(self.settings)?,
+        };
+        Ok(format!("{base}{path}"))
+    }
+}
+
+fn unreached(port: Port, url: &str, error: &ureq::Error) -> CommandError {
+    let hint = match error {
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            format!(
+                "; is the router running there? ({} says where)",
+                port.option()
+            )
+        }
+        ureq::Error::HostNotFound | ureq::Error::BadUri(_) => {
+            format!(" ({} says where)", port.option())
+        }
+        _ => String::new(),
+    };
+    CommandError::Failed(format!("{url}: {error}{hint}"))
+}
+
+/// The answer if it is a success; else what the router says about it.
+fn answered(
+    url: &str,
+    mut response: Response<Body>,
+    no_token: Option<String>,
+) -> Result<Response<Body>, CommandError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES)
+        .read_to_string();
+    Err(CommandError::Failed(refusal(
+        url,
+        status,
+        &text.unwrap_or_default(),
+        no_token,
+    )))
+}
+
+fn refusal(url: &str, status: StatusCode, body: &str, no_token: Option<String>) -> String {
+    let problem: Option<Value> = serde_json::from_str(body).ok();
+    let detail = problem
+        .as_ref()
+        .and_then(|problem| problem["detail"].as_str());
+    let mut text = match detail {
+        Some(detail) => format!("{url}: {detail} ({status})"),
+        None => format!("{url}: {status}"),
+    };
+    if let Some(imported) = problem.as_ref().map(|problem| &problem["imported"])
+        && imported.is_object()
+    {
+        text.push_str(&format!("; done before that: {imported}"));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        match no_token {
+            Some(why) => text.push_str(&format!("; no token: {why} (or give --token)")),
+            None => text.push_str("; the token shown is not the router's"),
+        }
+    }
+    text
+}
+
+fn document(url: &str, mut response: Response<Body>) -> Result<Value, CommandError> {
+    let read = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES)
+        .read_to_string();
+    let text = read.map_err(|error| CommandError::Failed(format!("{url}: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| {
+        CommandError::Failed(format!(
+            "{url}: the answer is no JSON ({error}); is this a router?"
+        ))
+    })
+}
+
+/// A name as one segment of a URL's path.
+pub(super) fn segment(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                encoded.push(char::from(byte));
+            }
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_one_segment() {
+        assert_eq!(segment("web.1"), "web.1");
+        assert_eq!(segment("a/../b?c d"), "a%2F..%2Fb%3Fc%20d");
+    }
+
+    #[test]
+    fn a_refusal_says_what_the_router_said_and_what_to_do() {
+        let body = r#"{"detail":"This needs an operator's token."}"#;
+        let why = Some("data/token: No such file or directory".to_owned());
+        let text = refusal("http://a/x", StatusCode::UNAUTHORIZED, body, why);
+        assert_eq!(
+            text,
+            "http://a/x: This needs an operator's token. (401 Unauthorized); \
+             no token: data/token: No such file or directory (or give --token)"
+        );
+        let text = refusal("http://a/x", StatusCode::BAD_GATEWAY, "<html>", None);
+        assert_eq!(text, "http://a/x: 502 Bad Gateway");
+    }
+}

@@ -1,0 +1,200 @@
+//! The operator's commands: what a person asks of a running router, through
+//! its API and admin port.
+//!
+//! Owns the commands, their output and their errors. Never touches the store
+//! or a process: what these commands can do, any client of the API can.
+//!
+//! What was asked for goes to standard output, everything else to standard
+//! error. Exit codes: 0 done, 1 failed, 2 usage, 64 bad settings.
+
+mod bulk;
+mod client;
+mod events;
+mod instant;
+mod reach;
+mod text;
+mod top;
+mod views;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{BAD_SETTINGS, DONE, FAILED, SettingsArgs, USAGE};
+use crate::settings::SettingsError;
+use client::Client;
+pub use reach::Reach;
+
+/// Every command of an operator's.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Register apps from NDJSON, one app a line
+    Import(Import),
+    /// Print every app as NDJSON, as import takes it
+    Export(Plain),
+    /// List apps
+    Apps(Apps),
+    /// Show an app: hosts, policy, traffic and backends
+    App(Named),
+    /// List an app's backends
+    Backends(Named),
+    /// Tell what happened
+    Events(Events),
+    /// Take a backend out of rotation
+    Drain(Drain),
+    /// Watch the router work
+    Top(Top),
+}
+
+/// `portico import`
+#[derive(Args, Debug)]
+pub struct Import {
+    /// File of NDJSON; - for standard input
+    pub file: String,
+    /// Wait until every edge routes by it
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// A command without arguments of its own.
+#[derive(Args, Debug)]
+pub struct Plain {
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `portico apps`
+#[derive(Args, Debug)]
+pub struct Apps {
+    /// Only apps whose names come after this one
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub after: String,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `portico app`, `portico backends`
+#[derive(Args, Debug)]
+pub struct Named {
+    /// The app
+    pub name: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `portico events`
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Go on as more happens, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// So many of the latest
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `portico drain`
+#[derive(Args, Debug)]
+pub struct Drain {
+    /// The app
+    pub app: String,
+    /// The backend's id
+    pub backend: String,
+    /// How long it may take for the requests it has [default: 30s]
+    #[arg(long = "for", value_name = "DURATION")]
+    pub patience: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// `portico top`
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Print one table, over one interval, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between readings
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
+    pub interval: f64,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds".to_owned())?;
+    if (0.2..=3_600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("expected 0.2 to 3600".into())
+    }
+}
+
+/// Why a command failed; said as `portico: …` on standard error.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// An option that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The settings that say where the router is are bad.
+    #[error("bad settings: {0}")]
+    Settings(#[from] SettingsError),
+    /// The router could not be asked, or did not do it.
+    #[error("{0}")]
+    Failed(String),
+    /// Standard output is gone: whoever read it has enough.
+    #[error("standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl OperatorCommand {
+    fn settings(&self) -> &SettingsArgs {
+        match self {
+            OperatorCommand::Import(args) => &args.settings,
+            OperatorCommand::Export(args) => &args.settings,
+            OperatorCommand::Apps(args) => &args.settings,
+            OperatorCommand::App(args) | OperatorCommand::Backends(args) => &args.settings,
+            OperatorCommand::Events(args) => &args.settings,
+            OperatorCommand::Drain(args) => &args.settings,
+            OperatorCommand::Top(args) => &args.settings,
+        }
+    }
+}
+
+/// Does what was asked; the exit code says how it went.
+pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
+    let client = Client::new(reach, command.settings());
+    let done = match command {
+        OperatorCommand::Import(args) => bulk::import(&client, args),
+        OperatorCommand::Export(_) => bulk::export(&client),
+        OperatorCommand::Apps(args) => views::apps(&client, args),
+        OperatorCommand::App(args) => views::app(&client, &args.name),
+        OperatorCommand::Backends(args) => views::backends(&client, &args.name),
+        OperatorCommand::Events(args) => events::events(&client, args),
+        OperatorCommand::Drain(args) => views::drain(&client, args),
+        OperatorCommand::Top(args) => top::top(&client, args),
+    };
+    let (code, error) = match done {
+        Ok(()) => return ExitCode::from(DONE),
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::from(DONE);
+        }
+        Err(error @ CommandError::Usage(_)) => (USAGE, error),
+        Err(error @ CommandError::Settings(_)) => (BAD_SETTINGS, error),
+        Err(error) => (FAILED, error),
+    };
+    eprintln!("portico: {error}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Where the router is and who is asking.
+//!
+//! An option wins over its environment variable, and both over the settings
+//! file, which is read only if something is still missing.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use clap::Args;
+
+use super::CommandError;
+use crate::cli::SettingsArgs;
+
+/// Options shared by every operator's command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Reaching a router")]
+pub struct Reach {
+    /// Its admin port [default: admin.listen of the settings]
+    #[arg(long, global = true, env = "PORTICO_ADMIN", value_name = "URL")]
+    pub admin: Option<String>,
+    /// Its registration API [default: api.listen of the settings]
+    #[arg(long, global = true, env = "PORTICO_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// The token to show [default: the file token in state_dir]
+    #[arg(
+        long,
+        global = true,
+        env = "PORTICO_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Print the answers as JSON, a document a line
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Reach {
+    /// The admin port's base URL.
+    pub(super) fn admin_url(&self, settings: &SettingsArgs) -> Result<String, CommandError> {
+        match given(self.admin.as_deref()) {
+            Some(url) => base(url, "--admin"),
+            None => Ok(format!(
+                "http://{}",
+                reachable(settings.load()?.admin.listen)
+            )),
+        }
+    }
+
+    /// The API's base URL.
+    pub(super) fn api_url(&self, settings: &SettingsArgs) -> Result<String, CommandError> {
+        match given(self.api.as_deref()) {
+            Some(url) => base(url, "--api"),
+            None => Ok(format!("http://{}", reachable(settings.load()?.api.listen))),
+        }
+    }
+
+    /// The token, or why there is none.
+    pub(super) fn token(&self, settings: &SettingsArgs) -> Result<String, String> {
+        if let Some(token) = given(self.token.as_deref()) {
+            return Ok(token.to_owned());
+        }
+        let settings = settings
+            .load()
+            .map_err(|error| format!("bad settings: {error}"))?;
+        let path = settings.token_path();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().to_owned()),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+}
+
+/// An empty environment variable is as good as none.
+fn given(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
+}
+
+/// `http://host:port/prefix` without a slash at the end; the scheme may be left
+/// out.
+fn base(url: &str, option: &str) -> Result<String, CommandError> {
+    let wrong = |why: &str| CommandError::Usage(format!("{option} {url}: {why}"));
+    let rest = match url.split_once("://") {
+        None => url,
+        Some(("http", rest)) => rest,
+        Some(("https", _)) => return Err(wrong("these ports do not speak TLS; use http://")),
+        Some(_) => return Err(wrong("expected http://HOST:PORT")),
+    };
+    let rest = rest.trim_end_matches('/');
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.is_empty() || rest.contains(['?', '#', ' ']) {
+        return Err(wrong("expected http://HOST:PORT"));
+    }
+    Ok(format!("http://{rest}"))
+}
+
+/// Where a listener can be reached from the same machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_brought_to_one_form() {
+        for (given, url) in [
+            ("127.0.0.1:8082", "http://127.0.0.1:8082"),
+            ("http://127.0.0.1:8082/", "http://127.0.0.1:8082"),
+            (
+                "http://router.example/portico/",
+                "http://router.example/portico",
+            ),
+            ("[::1]:1", "http://[::1]:1"),
+        ] {
+            assert_eq!(base(given, "--admin").unwrap(), url);
+        }
+        for bad in ["https://a:1", "ftp://a", "http://", "http://a?b", "a b"] {
+            let error = base(bad, "--admin").unwrap_err();
+            assert!(matches!(error, CommandError::Usage(_)), "{bad}");
+            assert!(error.to_string().contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_at_home() {
+        assert_eq!(
+            reachable("0.0.0.0:5".parse().unwrap()).to_string(),
+            "127.0.0.1:5"
+        );
+        assert_eq!(reachable("[::]:5".parse().unwrap()).to_string(), "[::1]:5");
+        assert_eq!(
+            reachable("10.0.0.7:5".parse().unwrap()).to_string(),
+            "10.0.0.7:5"
+        );
+    }
+
+    #[test]
+    fn what_is_given_needs_no_settings() {
+        let reach = Reach {
+            admin: Some("a:1".into()),
+            api: Some("b:2".into()),
+            token: Some("t".into()),
+            json: false,
+        };
+        let nowhere = SettingsArgs {
+            config: Some("/no/such/file".into()),
+            ..SettingsArgs::default()
+        };
+        assert_eq!(reach.admin_url(&nowhere).unwrap(), "http://a:1");
+        assert_eq!(reach.api_url(&nowhere).unwrap(), "http://b:2");
+        assert_eq!(reach.token(&nowhere).unwrap(), "t");
+        let reach = Reach {
+            admin: Some(" ".into()),
+            ..Reach::default()
+        };
+        assert!(matches!(
+            reach.admin_url(&nowhere),
+            Err(CommandError::Settings(_))
+        ));
+    }
+}
