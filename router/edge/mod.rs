@@ -21,6 +21,7 @@ pub mod clock;
 pub mod http1;
 pub mod journey;
 pub mod listener;
+pub mod sync;
 pub mod thread;
 pub mod upstream;
 

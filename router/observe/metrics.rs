@@ -197,6 +197,17 @@ metrics! {
     "Records of the feed that could not be used; their previous value stands. Anything above 0 is a bug in what wrote them: see the nack events." {
         FeedNacks ()
     }
+
+    FEED_REFUSED "portico_feed_refused_total" ["connections" Sum] ("reason")
+    "Connections to control that the edge ended, by why: another version of the feed; another installation than the table held; an older epoch or table than the one held; a change that does not follow the revision held (the whole table is asked for); a broken protocol. The table held is served meanwhile." {
+        FeedRefusedVersion ("version") FeedRefusedCluster ("cluster")
+        FeedRefusedOlder ("older") FeedRefusedGap ("gap") FeedRefusedProtocol ("protocol")
+    }
+
+    EVENTS_DROPPED "portico_edge_events_dropped_total" ["events" Sum] ()
+    "Events for operators that the edge dropped because control took none for long and their queue was full." {
+        EventsDropped ()
+    }
 }
 
 metrics! {

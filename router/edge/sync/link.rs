@@ -1,0 +1,362 @@
+//! One connection to control: the conversation, and what ends it.
+
+use std::io::BufReader;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Held, Sync};
+use crate::feed::codec::{self, FrameError};
+use crate::feed::messages::{
+    Ack, Body, Collect, Delta, EdgeHello, Envelope, Hello, Nack, Report, Snapshot,
+};
+use crate::observe::{Counter, Gauge, busiest, metrics};
+use crate::table::{Install, Table};
+
+/// Control beats each second: silent for this long, it is given up.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long control may leave no room for one message.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+/// Nacks of one message that are logged; all are counted and sent.
+const LOGGED_NACKS: usize = 20;
+/// Apps of a report where control names no number.
+const TOP: usize = 100;
+
+/// Why a connection ended. None of these withdraws the table held.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    #[error("control is not there: {0}")]
+    Absent(std::io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("control is of installation `{theirs}`, the table held of `{ours}`")]
+    OtherCluster { theirs: String, ours: String },
+    #[error("control is of epoch {theirs}, older than the table held ({ours})")]
+    OlderEpoch { theirs: u64, ours: u64 },
+    #[error("control's table is of revision {theirs}, older than the one held ({ours})")]
+    OlderTable { theirs: u64, ours: u64 },
+    #[error("a change from revision {from} does not follow {held}: asking for the whole table")]
+    Gap { from: u64, held: u64 },
+    #[error("control broke the protocol: {0}")]
+    Protocol(&'static str),
+    #[error("applying a message of control panicked: asking for the whole table")]
+    Panicked,
+}
+
+impl LinkError {
+    /// What to count, if control itself is refused.
+    pub(super) fn refusal(&self) -> Option<Counter> {
+        match self {
+            LinkError::OtherCluster { .. } => Some(Counter::FeedRefusedCluster),
+            LinkError::OlderEpoch { .. } | LinkError::OlderTable { .. } => {
+                Some(Counter::FeedRefusedOlder)
+            }
+            LinkError::Frame(FrameError::Version { .. }) => Some(Counter::FeedRefusedVersion),
+            LinkError::Gap { .. } => Some(Counter::FeedRefusedGap),
+            LinkError::Protocol(_)
+            | LinkError::Panicked
+            | LinkError::Frame(FrameError::Malformed(_) | FrameError::TooLong { .. }) => {
+                Some(Counter::FeedRefusedProtocol)
+            }
+            LinkError::Absent(_) | LinkError::Frame(_) => None,
+        }
+    }
+
+    /// Whether the table held may be behind what control believes was sent.
+    pub(super) fn needs_whole_table(&self) -> bool {
+        matches!(
+            self,
+            LinkError::Gap { .. } | LinkError::Protocol(_) | LinkError::Panicked
+        )
+    }
+}
+
+/// The connection's writing end, shared by the feed's threads.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    state: Mutex<WireState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WireState {
+    /// There is one between the hellos and the connection's end.
+    stream: Option<UnixStream>,
+    is_stopped: bool,
+}
+
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, WireState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self, stream: UnixStream) {
+        self.state().stream = Some(stream);
+        self.changed.notify_all();
+    }
+
+    /// Ends the connection, if there is one; its reader notices.
+    pub(super) fn unlink(&self) {
+        if let Some(stream) = self.state().stream.take() {
+            // Already closed by the peer: all the same.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.state().is_stopped = true;
+        self.unlink();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.state().is_stopped
+    }
+
+    /// Waits for `time`, or for the stop.
+    pub(super) fn wait(&self, time: Duration) {
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), time, |state| !state.is_stopped);
+        drop(waited);
+    }
+
+    /// Waits for a connection; false at the stop.
+    pub(super) fn wait_linked(&self) -> bool {
+        let waiting = |state: &mut WireState| !state.is_stopped && state.stream.is_none();
+        match self.changed.wait_while(self.state(), waiting) {
+            Ok(state) => !state.is_stopped,
+            Err(poisoned) => !poisoned.into_inner().is_stopped,
+        }
+    }
+
+    pub(super) fn send(&self, epoch: u64, revision: u64, body: Body) -> Result<(), FrameError> {
+        match &mut self.state().stream {
+            Some(stream) => codec::write(stream, &Envelope::new(epoch, revision, body)),
+            None => Err(FrameError::Ended),
+        }
+    }
+}
+
+/// A conversation under way.
+pub(super) struct Link<'s> {
+    sync: &'s mut Sync,
+    table: &'s Table,
+    /// Control's, by its hello.
+    cluster_id: String,
+    epoch: u64,
+    /// The whole table that is being sent.
+    install: Option<Install<'s>>,
+}
+
+impl Link<'_> {
+    /// Connects and talks until something ends it; sets `did_talk` once control
+    /// sent something of use.
+    pub(super) fn run(sync: &mut Sync, did_talk: &mut bool) -> LinkError {
+        match Link::talk(sync, did_talk) {
+            Ok(never) => match never {},
+            Err(error) => error,
+        }
+    }
+
+    fn talk(sync: &mut Sync, did_talk: &mut bool) -> Result<std::convert::Infallible, LinkError> {
+        let stream = UnixStream::connect(&sync.feed_path).map_err(LinkError::Absent)?;
+        stream
+            .set_read_timeout(Some(SILENCE))
+            .and_then(|()| stream.set_write_timeout(Some(WRITE_PATIENCE)))
+            .map_err(LinkError::Absent)?;
+        let reader = stream.try_clone().map_err(LinkError::Absent)?;
+        let mut reader = BufReader::with_capacity(64 * 1024, reader);
+        let mut stream = stream;
+        codec::write(&mut stream, &greeting(sync))?;
+        let first = codec::read(&mut reader)?;
+        let Some(Body::Hello(hello)) = first.body else {
+            return Err(LinkError::Protocol("its first message is no hello"));
+        };
+        accept(&sync.held, &hello, first.epoch)?;
+        sync.wire.link(stream);
+        sync.own().inc(Counter::FeedConnects);
+        sync.own().set(Gauge::FeedConnected, 1);
+        tracing::info!(revision = first.revision, "connected to control");
+        let table = Arc::clone(&sync.table);
+        let mut link = Link {
+            table: &table,
+            cluster_id: hello.cluster_id,
+            epoch: first.epoch,
+            install: None,
+            sync,
+        };
+        for nack in std::mem::take(&mut link.sync.boot_nacks) {
+            link.send(Body::Nack(nack))?;
+        }
+        loop {
+            if link.sync.wire.is_stopped() {
+                return Err(LinkError::Frame(FrameError::Ended));
+            }
+            let envelope = codec::read(&mut reader)?;
+            link.take(envelope)?;
+            *did_talk = true;
+        }
+    }
+
+    fn send(&self, body: Body) -> Result<(), LinkError> {
+        let revision = self.table.revision();
+        Ok(self.sync.wire.send(self.epoch, revision, body)?)
+    }
+
+    fn take(&mut self, envelope: Envelope) -> Result<(), LinkError> {
+        if envelope.epoch < self.epoch {
+            return Err(LinkError::OlderEpoch {
+                theirs: envelope.epoch,
+                ours: self.epoch,
+            });
+        }
+        match envelope.body {
+            Some(Body::Snapshot(part)) => self.snapshot(&part, envelope.revision),
+            Some(Body::Delta(delta)) => self.delta(&delta),
+            Some(Body::Collect(collect)) => {
+                let report = report(self.sync, &collect);
+                self.send(Body::Report(report))
+            }
+            Some(Body::Order(order)) => {
+                tracing::warn!(verb = order.verb, "an order this version does not know");
+                Ok(())
+            }
+            Some(Body::Hello(_)) => Err(LinkError::Protocol("a second hello")),
+            // A beat says only that control is alive, which reading it did. A
+            // kind of a later version is for later versions.
+            _ => Ok(()),
+        }
+    }
+
+    fn snapshot(&mut self, part: &Snapshot, revision: u64) -> Result<(), LinkError> {
+        let held = &self.sync.held;
+        if held.is_some && held.epoch == self.epoch && revision < self.table.revision() {
+            return Err(LinkError::OlderTable {
+                theirs: revision,
+                ours: self.table.revision(),
+            });
+        }
+        if part.first {
+            self.install = Some(self.table.install());
+        }
+        let Some(install) = &mut self.install else {
+            return Err(LinkError::Protocol("a snapshot that begins in its middle"));
+        };
+        install.part(&part.apps);
+        if !part.last {
+            return Ok(());
+        }
+        let Some(install) = self.install.take() else {
+            return Ok(());
+        };
+        let nacks = install.finish(revision);
+        self.sync.own().inc(Counter::FeedSnapshots);
+        self.sync.hold(Held {
+            is_some: true,
+            cluster_id: self.cluster_id.clone(),
+            epoch: self.epoch,
+            is_exact: true,
+        });
+        tracing::info!(
+            revision,
+            apps = self.table.len(),
+            "took control's whole table"
+        );
+        self.answer(nacks)
+    }
+
+    fn delta(&mut self, delta: &Delta) -> Result<(), LinkError> {
+        if self.install.is_some() {
+            return Err(LinkError::Protocol("a delta inside a snapshot"));
+        }
+        let held = &self.sync.held;
+        let is_ours = held.is_some && held.is_exact && held.epoch == self.epoch;
+        if !is_ours || delta.from != self.table.revision() || delta.to < delta.from {
+            return Err(LinkError::Gap {
+                from: delta.from,
+                held: self.table.revision(),
+            });
+        }
+        let nacks = self.table.apply(delta);
+        self.sync.own().inc(Counter::FeedDeltas);
+        self.sync.show_table();
+        self.answer(nacks)
+    }
+
+    /// Says what could not be used, then that the rest is active.
+    fn answer(&self, nacks: Vec<Nack>) -> Result<(), LinkError> {
+        self.sync.own().add(Counter::FeedNacks, nacks.len() as u64);
+        for nack in nacks.iter().take(LOGGED_NACKS) {
+            tracing::warn!(app = nack.key, "a record of control: {}", nack.reason);
+        }
+        for nack in nacks {
+            self.send(Body::Nack(nack))?;
+        }
+        let apps = self.table.len() as u64;
+        self.send(Body::Ack(Ack { apps }))
+    }
+}
+
+/// Who this edge is and where it stands. What it cannot build on (nothing, or
+/// not exactly a revision) it does not name: control then sends all.
+fn greeting(sync: &Sync) -> Envelope {
+    let held = &sync.held;
+    let (cluster_id, revision) = if held.is_some && held.is_exact {
+        (held.cluster_id.clone(), sync.table.revision())
+    } else {
+        (String::new(), 0)
+    };
+    let hello = EdgeHello {
+        cluster_id,
+        pid: std::process::id(),
+        // The last cells are the feed thread's own.
+        threads: sync.cells.len() as u32 - 1,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Envelope::new(held.epoch, revision, Body::EdgeHello(hello))
+}
+
+/// Whether this control may be listened to.
+fn accept(held: &Held, hello: &Hello, epoch: u64) -> Result<(), LinkError> {
+    if !held.is_some {
+        return Ok(());
+    }
+    if hello.cluster_id != held.cluster_id {
+        return Err(LinkError::OtherCluster {
+            theirs: hello.cluster_id.clone(),
+            ours: held.cluster_id.clone(),
+        });
+    }
+    if epoch < held.epoch {
+        return Err(LinkError::OlderEpoch {
+            theirs: epoch,
+            ours: held.epoch,
+        });
+    }
+    Ok(())
+}
+
+/// What control asked for.
+fn report(sync: &Sync, collect: &Collect) -> Report {
+    sync.own()
+        .add(Counter::EventsDropped, sync.events.newly_dropped());
+    let mut report = Report {
+        id: collect.id,
+        ..Report::default()
+    };
+    if !collect.app.is_empty() {
+        let app = sync.table.app(&collect.app);
+        report.apps = app.iter().map(|app| app.report(true)).collect();
+        return report;
+    }
+    (report.samples, report.histograms) = metrics::collect(&sync.cells);
+    let top = match collect.top {
+        0 => TOP,
+        top => top as usize,
+    };
+    let hot = sync.table.hot_apps().map(|app| app.report(false));
+    report.apps = busiest(hot, top);
+    report
+}
