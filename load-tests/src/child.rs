@@ -19,6 +19,8 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::interrupt;
 
+/// This program, also where a build has since replaced its file.
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 /// How long a child may take to end after its polite signal.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -98,7 +100,7 @@ impl Running {
             StopSignal::Term => "term",
             StopSignal::Kill => "kill",
         };
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(OWN_PROGRAM)
             .args([
                 "exec",
                 "--core",
@@ -163,7 +165,7 @@ impl Drop for Running {
         }
         // Failing means it has just ended by itself.
         let _ = kill_process(Pid::from_child(&self.child), self.stop.signal());
-        let ended = interrupt::wait_exit(&mut self.child, STOP_TIMEOUT);
+        let ended = interrupt::wait_exit_regardless(&mut self.child, STOP_TIMEOUT);
         if !matches!(ended, Ok(Some(_))) {
             let _ = self.child.kill();
             let _ = self.child.wait();

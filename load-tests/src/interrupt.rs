@@ -53,6 +53,15 @@ pub fn wait_exit(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus
     Ok(child.try_wait()?)
 }
 
+/// As [`wait_exit`], but not to be interrupted: for ending a child, above all after an interruption.
+pub fn wait_exit_regardless(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let left = Timespec::try_from(limit)?;
+    // A signal cuts this wait short at most once more: the caller then kills.
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left))?;
+    Ok(child.try_wait()?)
+}
+
 /// Whether `file` became readable within `limit`.
 fn wait_readable(file: Option<BorrowedFd<'_>>, limit: Duration) -> Result<bool> {
     let deadline = Instant::now() + limit;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::Site;
-use crate::child::{Plan, Running, StopSignal};
+use crate::child::{OWN_PROGRAM, Plan, Running, StopSignal};
 
 /// Its shape; it is part of this program.
 pub fn version() -> Result<String> {
@@ -14,11 +14,10 @@ pub fn version() -> Result<String> {
 
 /// Starts it.
 pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
-    let program = std::env::current_exe()?;
     Running::start(&Plan {
         name: "relay",
         command: vec![
-            program.into(),
+            OWN_PROGRAM.into(),
             "relay".into(),
             address.to_string().into(),
             site.backend.to_string().into(),

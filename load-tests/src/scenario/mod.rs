@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::child::{Plan, Running, StopSignal};
+use crate::child::{OWN_PROGRAM, Plan, Running, StopSignal};
 use crate::machine::Machine;
 use crate::open_loop;
 use crate::peer::{self, Peer, Site, Started};
@@ -86,7 +86,7 @@ impl Bench {
         let mut backend = Running::start(&Plan {
             name: "backend",
             command: vec![
-                std::env::current_exe()?.into(),
+                OWN_PROGRAM.into(),
                 "backend".into(),
                 backend_address.to_string().into(),
             ],
@@ -168,7 +168,7 @@ impl Bench {
             format!("--seconds={seconds}"),
             format!("--connections={connections}"),
         ];
-        let mut command = vec![std::env::current_exe()?.into()];
+        let mut command = vec![OWN_PROGRAM.into()];
         command.extend(arguments.map(Into::into));
         let plan = Plan {
             name: "pace",
