@@ -49,3 +49,20 @@ fn send(path: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
     };
     socket.send_to_addr(state.as_bytes(), &address).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_manager_hears_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        send(path.as_os_str(), "READY=1").unwrap();
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1");
+        assert!(send(temp.path().join("nobody").as_os_str(), "READY=1").is_err());
+    }
+}
