@@ -161,10 +161,10 @@ pub(super) fn drain(client: &Client<'_>, args: &Drain) -> Result<(), CommandErro
         return print_json(&answer);
     }
     print(&format!(
-        "{} of {} takes no new requests; it is gone once its last is answered, at the latest in {} s (revision {})\n",
+        "{} of {} takes no new requests; it is gone once its last is answered, at the latest in {} (revision {})\n",
         shown(&args.backend),
         shown(&args.app),
-        answer["drain_seconds"],
+        text(&answer["drain"]),
         answer["revision"],
     ))
 }

@@ -1,15 +1,16 @@
 //! `/apps`, `/apps/{app}`, and draining a backend.
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::numbers::Numbers;
-use super::problem::{Params, Problem};
 use crate::control::AdminState;
+use crate::control::api::problem::Problem;
+use crate::control::api::request::Query;
+use crate::control::api::shapes::App;
+use crate::control::api::span::Span;
 use crate::control::refusal::Refusal;
 use crate::control::staging::Condition;
 use crate::feed::messages::{AppRecord, AppReport, BackendRecord, BackendReport, Standing};
@@ -19,8 +20,8 @@ use crate::observe::Code;
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 /// How long a drained backend may take for what it has, if nothing is said.
-const DRAIN: Duration = Duration::from_secs(30);
-const DRAIN_MAX: Duration = Duration::from_secs(3_600);
+const DRAIN: Span = Span { ms: 30_000 };
+const DRAIN_MAX: Span = Span { ms: 3_600_000 };
 
 /// `?after=&limit=`
 #[derive(Debug, Deserialize)]
@@ -35,13 +36,13 @@ pub(super) struct Page {
 /// page's `after`, absent on the last.
 pub(super) async fn list(
     State(state): State<AdminState>,
-    Params(page): Params<Page>,
+    Query(page): Query<Page>,
 ) -> Result<Json<Value>, Problem> {
     let limit = page.limit.unwrap_or(PAGE);
     if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Problem::parameter(
+        return Err(Problem::field(
             "limit",
-            format!("limit must be 1 to {PAGE_MAX}."),
+            format!("limit: expected 1 to {PAGE_MAX}"),
         ));
     }
     let mut records = state.registry.page(&page.after, limit + 1);
@@ -101,38 +102,11 @@ fn view(record: &AppRecord, seen: &AppReport, answered: usize, asked: usize) -> 
         "app": record.name,
         "revision": record.revision,
         "domains": record.domains,
-        "policy": record.policy.as_ref().map_or(json!({}), policy_view),
+        "policy": App::of(record.clone()).policy,
         "traffic": traffic(seen),
         "backends": backends,
         "edges": { "asked": asked, "answered": answered },
     })
-}
-
-/// What an app overrides; keys and units are those of the registration API.
-fn policy_view(policy: &crate::feed::messages::PolicyRecord) -> Value {
-    let mut view = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            view.insert(key.to_owned(), value);
-        }
-    };
-    let milliseconds = |value: Option<u64>| value.map(|ms| json!(format!("{ms}ms")));
-    put("connect_timeout", milliseconds(policy.connect_timeout_ms));
-    put(
-        "first_byte_timeout",
-        milliseconds(policy.first_byte_timeout_ms),
-    );
-    put("idle_timeout", milliseconds(policy.idle_timeout_ms));
-    put(
-        "backend_keepalive",
-        policy.backend_keepalive.map(Value::from),
-    );
-    put("replay_bytes", policy.replay_bytes.map(Value::from));
-    put("retries", policy.retries.map(Value::from));
-    put("max_concurrency", policy.max_concurrency.map(Value::from));
-    put("queue", policy.queue.map(Value::from));
-    put("maintenance", policy.maintenance.map(Value::from));
-    Value::Object(view)
 }
 
 fn backend_view(backend: &BackendRecord, live: Option<&BackendReport>) -> Value {
@@ -195,24 +169,25 @@ pub(super) struct Drain {
 pub(super) async fn drain(
     State(state): State<AdminState>,
     Path((app, id)): Path<(String, String)>,
-    Params(query): Params<Drain>,
+    Query(query): Query<Drain>,
 ) -> Result<Json<Value>, Problem> {
-    let patience = match query.drain.as_deref().map(duration) {
+    let drain = match query.drain.as_deref().map(Span::parse) {
         None => DRAIN,
-        Some(Some(patience)) if patience <= DRAIN_MAX => patience,
+        Some(Some(drain)) if drain <= DRAIN_MAX => drain,
         Some(_) => {
-            let detail = "drain must be a duration up to 1h, such as 30s, or a number of seconds.";
-            return Err(Problem::parameter("drain", detail));
+            let detail = "drain: expected a duration up to 1h, such as 30s, or a number of seconds";
+            return Err(Problem::field("drain", detail));
         }
     };
-    let drain_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let (key, backend) = (app.clone(), id.clone());
     let change = state
         .registry
-        .change(move |staging| staging.drain_backend(&key, &backend, drain_ms, &Condition::Always));
+        .change(move |staging| staging.drain_backend(&key, &backend, drain.ms, &Condition::Always));
     let outcome = change.await?;
     if outcome.changed {
-        let text = format!("An operator drains it within {} s.", patience.as_secs_f64());
+        let text = format!(
+            "an operator takes it out of rotation; at most {drain} for the requests it has"
+        );
         state.events.say("backend_draining", &app, &id, text);
     }
     Ok(Json(json!({
@@ -220,41 +195,14 @@ pub(super) async fn drain(
         "app": app,
         "id": id,
         "standing": "draining",
-        "drain_seconds": patience.as_secs_f64(),
+        "drain": drain,
     })))
-}
-
-/// `30s`, `250ms`, `1m`, `1h`, or a number of seconds.
-fn duration(text: &str) -> Option<Duration> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::feed::messages::PolicyRecord;
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("30s"), Some(Duration::from_secs(30)));
-        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        assert_eq!(duration("1.5m"), Some(Duration::from_secs(90)));
-        assert_eq!(duration("0"), Some(Duration::ZERO));
-        for bad in ["", "s", "-1s", "1d", "1 s", "1e9", "NaN", "..1s"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn an_app_shows_what_is_registered_beside_what_is_seen() {

@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
-use super::problem::{Params, Problem};
 use crate::control::AdminState;
+use crate::control::api::problem::Problem;
+use crate::control::api::request::Query;
 use crate::feed::messages::Event;
 
 const LATEST: usize = 100;
@@ -44,14 +45,14 @@ fn yes() -> bool {
 /// `GET /events`
 pub(super) async fn events(
     State(state): State<AdminState>,
-    Params(asked): Params<Asked>,
+    Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let limit = asked.limit.unwrap_or(LATEST);
     if limit > LATEST_MAX {
-        return Err(Problem::parameter(
+        return Err(Problem::field(
             "limit",
-            format!("limit must be 0 to {LATEST_MAX}."),
+            format!("limit: expected 0 to {LATEST_MAX}"),
         ));
     }
     let accept = headers

@@ -17,8 +17,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::problem::Problem;
 use crate::control::AdminState;
+use crate::control::api::problem::Problem;
 use crate::control::tokens::Caller;
 
 /// Open to everyone, everywhere.
@@ -47,29 +47,20 @@ fn caller(state: &AdminState, headers: &HeaderMap) -> Result<Option<Caller>, Pro
         return Ok(None);
     };
     let caller = state.tokens.authorize(value.as_bytes());
-    caller.map(Some).ok_or_else(|| {
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "bad_token",
-            "The token is not known here.",
-        )
-    })
+    caller
+        .map(Some)
+        .ok_or_else(|| Problem::unauthorized("the token is not known here"))
 }
 
 fn admit(request: &Request, caller: Option<&Caller>, local: bool) -> Result<(), Problem> {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     let open = OPEN.contains(&request.uri().path());
     let missing = |what: &str| {
-        let detail = format!("This needs {what}: send Authorization: Bearer TOKEN.");
-        Problem::new(StatusCode::UNAUTHORIZED, "token_needed", detail)
+        Problem::unauthorized(&format!(
+            "this needs {what}: send Authorization: Bearer TOKEN"
+        ))
     };
-    let forbidden = |what: &str| {
-        Problem::new(
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            format!("This needs {what}."),
-        )
-    };
+    let forbidden = |what: &str| Problem::forbidden(format!("this needs {what}"));
     match (read, caller) {
         (true, _) if open => Ok(()),
         (true, None) if !local => Err(missing("a token that may read everything")),
@@ -100,7 +91,7 @@ fn named_plainly(request: &Request) -> Result<(), Problem> {
         Some(_) => Err(Problem::new(
             StatusCode::FORBIDDEN,
             "foreign_host",
-            "Without a token the admin port answers only to an IP address or localhost as Host.",
+            "without a token the admin port answers only to an IP address or localhost as Host",
         )),
     }
 }

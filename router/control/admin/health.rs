@@ -6,9 +6,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::problem::Problem;
 use super::procfs;
 use crate::control::AdminState;
+use crate::control::api::problem::Problem;
 use crate::control::fleet::EdgeStatus;
 use crate::heritage::{ProcessState, ProcessStatus, Role};
 
@@ -17,7 +17,7 @@ pub(super) async fn healthz(State(state): State<AdminState>) -> Response {
     if state.registry.is_writing() {
         Json(json!({"status": "ok"})).into_response()
     } else {
-        let detail = "The store's writer has stopped; changes are refused.";
+        let detail = "the store's writer has stopped; changes are refused";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "store_stopped", detail).into_response()
     }
 }
@@ -36,7 +36,7 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
         "not_ready",
         reasons.join(" "),
     )
-    .with("reasons", &reasons)
+    .with("reasons", reasons)
     .into_response()
 }
 

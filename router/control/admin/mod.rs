@@ -26,7 +26,6 @@ mod health;
 mod numbers;
 mod overview;
 mod own;
-mod problem;
 mod procfs;
 mod scrape;
 
@@ -45,7 +44,8 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::AdminState;
-use problem::Problem;
+use super::api;
+use super::api::problem::Problem;
 use scrape::Scrape;
 
 /// The page: one file, nothing fetched from elsewhere.
@@ -88,7 +88,7 @@ pub fn router(state: AdminState) -> Router {
     let layers = ServiceBuilder::new()
         .layer(no_store)
         .layer(no_sniff)
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(api::panicked))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::GATEWAY_TIMEOUT,
             PATIENCE,
@@ -117,11 +117,12 @@ async fn page() -> ([(header::HeaderName, &'static str); 1], Html<&'static str>)
 }
 
 async fn nothing_here(uri: Uri) -> Problem {
-    Problem::not_found(format!("The admin port has no {}.", uri.path()))
+    let detail = format!("the admin port has no {}", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{} does not take {method}.", uri.path());
+    let detail = format!("{} does not take {method}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 

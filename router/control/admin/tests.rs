@@ -239,7 +239,7 @@ async fn apps_come_in_pages() {
     ] {
         let (status, body) = port.ask(Method::GET, bad, None).await;
         assert_eq!(status, 400, "{bad}");
-        assert!(body.contains("\"code\":\"bad_parameter\""), "{body}");
+        assert!(body.contains("\"code\":\"invalid_"), "{body}");
     }
 }
 

@@ -85,7 +85,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// A panic is a bug of ours and nothing of the caller's.
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let said = panic
         .downcast_ref::<&str>()
         .copied()
