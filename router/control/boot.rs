@@ -7,7 +7,6 @@
 //! **Invariant**: an empty store is never believed over a snapshot that is not
 //! empty. To start afresh, remove both.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +15,7 @@ use prost::Message;
 use super::events::{Events, now_ms};
 use super::store::{Contents, OpenError, Store, StoreFailure, set_aside, store_path};
 use crate::feed::messages::AppRecord;
+use crate::feed::{NoTable, last_known_good};
 
 /// A table found beside the store.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +26,52 @@ pub struct KnownGood {
     pub epoch: u64,
     /// The revision it is as of.
     pub revision: u64,
-    /// Every app.
-    pub apps: Vec<AppRecord>,
+    /// Every app's name and encoded record, unless only the head was read.
+    pub apps: Vec<(Box<str>, Box<[u8]>)>,
+    /// What was wrong with it; empty: nothing.
+    pub damage: String,
+}
+
+/// How much of the table beside the store to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Which revision it reaches.
+    Head,
+    /// That and every app.
+    Whole,
+}
+
+/// Reads the table beside the store; `None`: there is none that can be used.
+pub fn known_good(folder: &Path, extent: Extent) -> Option<KnownGood> {
+    let mut apps = Vec::new();
+    let take = |records: Vec<AppRecord>| {
+        if extent == Extent::Whole {
+            apps.extend(records.iter().map(|record| {
+                (
+                    record.name.as_str().into(),
+                    record.encode_to_vec().into_boxed_slice(),
+                )
+            }));
+        }
+    };
+    match last_known_good(folder, take) {
+        Ok(found) => Some(KnownGood {
+            cluster_id: found.cluster_id,
+            epoch: found.epoch,
+            revision: found.revision,
+            apps,
+            damage: if found.is_exact {
+                String::new()
+            } else {
+                found.damage.join("; ")
+            },
+        }),
+        Err(NoTable::None) => None,
+        Err(error) => {
+            tracing::warn!("the table in {}: {error}", folder.display());
+            None
+        }
+    }
 }
 
 /// Why control does not start. Each names the file and a remedy.
@@ -70,15 +114,15 @@ pub enum BootError {
 pub fn open(
     state_dir: &Path,
     events: &Events,
-    known_good: impl FnOnce() -> Option<KnownGood>,
+    known_good: impl Fn(Extent) -> Option<KnownGood>,
 ) -> Result<(Store, Contents), BootError> {
     let path = store_path(state_dir);
     let damage = match Store::open(&path) {
         Ok((store, contents)) if !contents.cluster_id.is_empty() => {
-            return believed(store, contents, events, known_good());
+            return believed(store, contents, events, known_good(Extent::Head));
         }
         Ok((store, _)) => {
-            return match known_good().filter(|table| !table.apps.is_empty()) {
+            return match known_good(Extent::Whole).filter(|table| !table.apps.is_empty()) {
                 Some(table) => {
                     let why = format!("store {} is empty but the snapshot is not", path.display());
                     rebuild(store, table, events, &why)
@@ -89,7 +133,7 @@ pub fn open(
         Err(damage @ OpenError::Damaged { .. }) => damage,
         Err(error) => return Err(error.into()),
     };
-    let Some(table) = known_good() else {
+    let Some(table) = known_good(Extent::Whole) else {
         return Err(BootError::NoWayBack {
             damage,
             snapshots: state_dir.join("table"),
@@ -157,13 +201,6 @@ fn rebuild(
 ) -> Result<(Store, Contents), BootError> {
     // What was committed after the snapshot is lost, and edges may hold it.
     let revision = table.revision + 1;
-    let mut names = HashSet::new();
-    let apps: Vec<_> = table
-        .apps
-        .iter()
-        .filter(|record| names.insert(record.name.as_str()))
-        .map(|record| (record.name.as_str().into(), record.encode_to_vec().into()))
-        .collect();
     let contents = Contents {
         cluster_id: Some(table.cluster_id)
             .filter(|id| !id.is_empty())
@@ -171,7 +208,7 @@ fn rebuild(
         epoch: table.epoch + 1,
         revision,
         changes_floor: revision,
-        apps,
+        apps: table.apps,
         ..Contents::default()
     };
     store.found(&contents)?;
@@ -181,9 +218,11 @@ fn rebuild(
         "",
         format!(
             "{why}. Rebuilt from the snapshot at revision {}: {} apps. Issued tokens are gone (the operator's \
-             stays): issue them again",
+             stays): issue them again{}{}",
             table.revision,
-            contents.apps.len()
+            contents.apps.len(),
+            if table.damage.is_empty() { "" } else { ". The snapshot was damaged too: " },
+            table.damage
         ),
     );
     Ok((store, contents))
@@ -213,7 +252,8 @@ mod tests {
             cluster_id: "c".into(),
             epoch: 3,
             revision,
-            apps: vec![app],
+            apps: vec![("shop".into(), app.encode_to_vec().into())],
+            damage: String::new(),
         }
     }
 
@@ -229,9 +269,9 @@ mod tests {
     fn a_first_start_founds_a_store_that_keeps_its_identity() {
         let dir = tempfile::tempdir().unwrap();
         let events = Events::default();
-        let (store, first) = open(dir.path(), &events, || None).unwrap();
+        let (store, first) = open(dir.path(), &events, |_| None).unwrap();
         drop(store);
-        let (_store, second) = open(dir.path(), &events, || None).unwrap();
+        let (_store, second) = open(dir.path(), &events, |_| None).unwrap();
         assert_eq!(first.cluster_id, second.cluster_id);
         assert_eq!(
             (second.epoch, second.revision, second.apps.len()),
@@ -244,7 +284,7 @@ mod tests {
     fn an_empty_store_is_not_believed_over_a_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let events = Events::default();
-        let (store, contents) = open(dir.path(), &events, || Some(table(9))).unwrap();
+        let (store, contents) = open(dir.path(), &events, |_| Some(table(9))).unwrap();
         assert_eq!(
             (
                 contents.cluster_id.as_str(),
@@ -255,7 +295,7 @@ mod tests {
         );
         assert_eq!(kinds(&events), ["store_rebuilt"]);
         drop(store);
-        let (_store, again) = open(dir.path(), &events, || Some(table(9))).unwrap();
+        let (_store, again) = open(dir.path(), &events, |_| Some(table(9))).unwrap();
         assert_eq!(again.apps, contents.apps);
         assert_eq!(kinds(&events), ["store_rebuilt"]);
     }
@@ -264,15 +304,15 @@ mod tests {
     fn an_older_copy_of_the_store_begins_a_new_epoch() {
         let dir = tempfile::tempdir().unwrap();
         let events = Events::default();
-        drop(open(dir.path(), &events, || Some(table(9))).unwrap());
+        drop(open(dir.path(), &events, |_| Some(table(9))).unwrap());
         let ahead = KnownGood {
             epoch: 4,
             ..table(50)
         };
-        let (store, contents) = open(dir.path(), &events, || Some(ahead.clone())).unwrap();
+        let (store, contents) = open(dir.path(), &events, |_| Some(ahead.clone())).unwrap();
         assert_eq!((contents.epoch, contents.revision), (5, 51));
         drop(store);
-        let (_store, contents) = open(dir.path(), &events, || Some(ahead)).unwrap();
+        let (_store, contents) = open(dir.path(), &events, |_| Some(ahead.clone())).unwrap();
         assert_eq!((contents.epoch, contents.revision), (5, 51));
     }
 
@@ -298,7 +338,7 @@ mod tests {
         for (name, damage) in damages {
             let dir = tempfile::tempdir().unwrap();
             let events = Events::default();
-            drop(open(dir.path(), &events, || Some(table(9))).unwrap());
+            drop(open(dir.path(), &events, |_| Some(table(9))).unwrap());
             let path = store_path(dir.path());
             let file = || {
                 fs::OpenOptions::new()
@@ -310,7 +350,7 @@ mod tests {
             damage(&mut file());
             let bytes = fs::read(&path).unwrap();
 
-            let refused = open(dir.path(), &events, || None)
+            let refused = open(dir.path(), &events, |_| None)
                 .expect_err(name)
                 .to_string();
             assert!(
@@ -323,7 +363,7 @@ mod tests {
                 "{name}: it was written to"
             );
 
-            let (_store, contents) = open(dir.path(), &events, || Some(table(9))).expect(name);
+            let (_store, contents) = open(dir.path(), &events, |_| Some(table(9))).expect(name);
             assert_eq!(contents.apps.len(), 1, "{name}");
             let kept = fs::read_dir(dir.path()).unwrap().filter(|entry| {
                 entry
@@ -353,8 +393,8 @@ mod tests {
     fn a_store_in_use_and_a_folder_in_its_place_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let events = Events::default();
-        let held = open(dir.path(), &events, || None).unwrap();
-        let locked = open(dir.path(), &events, || Some(table(9)))
+        let held = open(dir.path(), &events, |_| None).unwrap();
+        let locked = open(dir.path(), &events, |_| Some(table(9)))
             .unwrap_err()
             .to_string();
         assert!(
@@ -364,7 +404,7 @@ mod tests {
         drop(held);
         fs::remove_file(store_path(dir.path())).unwrap();
         fs::create_dir(store_path(dir.path())).unwrap();
-        let folder = open(dir.path(), &events, || Some(table(9)))
+        let folder = open(dir.path(), &events, |_| Some(table(9)))
             .unwrap_err()
             .to_string();
         assert!(

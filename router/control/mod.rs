@@ -18,6 +18,7 @@ pub mod leases;
 pub mod names;
 pub mod refusal;
 pub mod registry;
+pub mod snapshots;
 pub mod staging;
 pub mod state;
 pub mod store;
@@ -142,10 +143,15 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     make_state_dir(state_dir).map_err(system(format!("state_dir {}", state_dir.display())))?;
     let operator = tokens::operator_token(state_dir).map_err(system("auth.tokens"))?;
     let events = Arc::<Events>::default();
-    let (store, mut contents) = boot::open(state_dir, &events, || None)?;
+    let folder = snapshots::folder(state_dir);
+    let (store, mut contents) = boot::open(state_dir, &events, |extent| {
+        boot::known_good(&folder, extent)
+    })?;
     let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
     let (registry, _writer) =
         Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;
+    let keeper = snapshots::start(folder, registry.clone(), events.clone())
+        .map_err(system("the snapshot's thread"))?;
     let fleet = Arc::new(Fleet::new(events.clone()));
     let api_requests = ApiRequests::default();
 
@@ -197,7 +203,9 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         }
         registry.close().await;
         Ok(())
-    })
+    })?;
+    keeper.finish();
+    Ok(())
 }
 
 /// Answers the supervisor from a thread of its own.

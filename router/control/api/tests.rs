@@ -78,7 +78,7 @@ impl Api {
 
     fn at(dir: TempDir) -> Api {
         let events = Arc::<Events>::default();
-        let (store, mut contents) = boot::open(dir.path(), &events, || None).unwrap();
+        let (store, mut contents) = boot::open(dir.path(), &events, |_| None).unwrap();
         let tokens = Arc::new(Tokens::new(OPERATOR, std::mem::take(&mut contents.tokens)));
         let (registry, _writer) = Registry::start(store, contents, tokens).unwrap();
         let fleet = Arc::new(Fleet::new(events.clone()));

@@ -22,7 +22,7 @@ use super::{Ask, Fleet, Membership};
 use crate::control::registry::Registry;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    AppRecord, Beat, Body, Collect, Delta, EdgeHello, Envelope, Hello, Op, Report, Snapshot,
+    AppRecord, Beat, Body, Collect, EdgeHello, Envelope, Hello, Report, Snapshot,
 };
 
 /// Edges connected at once.
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
 /// Touches of one delta; more follow in the next.
 const DELTA_TOUCHES: usize = 5_000;
-/// Bytes of records in one frame, about.
+/// Bytes of a snapshot's part, about.
 const FRAME_BYTES: usize = 2 << 20;
 /// Apps looked at for one part of a snapshot.
 const SNAPSHOT_PAGE: usize = 500;
@@ -201,13 +201,13 @@ impl Link {
         }
     }
 
-    /// Brings the edge to the head.
+    /// Brings the edge to the head. A delta is never cut: a domain may change
+    /// hands in it, which its reader must see whole. One that is too long is
+    /// asked for over fewer revisions.
     async fn catch_up(&mut self) -> Result<(), FrameError> {
+        let mut touches = DELTA_TOUCHES;
         loop {
-            let delta = match self
-                .cursor
-                .map(|from| self.registry.delta(from, DELTA_TOUCHES))
-            {
+            let delta = match self.cursor.map(|from| self.registry.delta(from, touches)) {
                 Some(Ok(None)) => return Ok(()),
                 Some(Ok(Some(delta))) => delta,
                 Some(Err(_)) | None => {
@@ -216,11 +216,12 @@ impl Link {
                 }
             };
             let to = delta.to;
-            for part in in_frames(delta) {
-                let revision = part.to;
-                self.send(Body::Delta(part), revision).await?;
+            match self.send(Body::Delta(delta), to).await {
+                Ok(()) => self.cursor = Some(to),
+                Err(FrameError::TooLong { .. }) if touches > 1 => touches /= 4,
+                Err(FrameError::TooLong { .. }) => self.cursor = None,
+                Err(error) => return Err(error),
             }
-            self.cursor = Some(to);
         }
     }
 
@@ -280,42 +281,6 @@ impl Link {
             Err(_) => Err(FrameError::Io(std::io::ErrorKind::TimedOut.into())),
         }
     }
-}
-
-/// A delta in parts that fit into frames. All but the last lead from the
-/// revision to itself: the edge is there only once it has all of them.
-fn in_frames(delta: Delta) -> Vec<Delta> {
-    let Delta {
-        from,
-        to,
-        ops,
-        committed_at_ms,
-    } = delta;
-    let mut parts: Vec<Vec<Op>> = vec![Vec::new()];
-    let mut bytes = 0;
-    for op in ops {
-        let length = op.encoded_len();
-        if bytes + length > FRAME_BYTES && bytes > 0 {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += length;
-        parts
-            .last_mut()
-            .expect("there must be a part: one is made first")
-            .push(op);
-    }
-    let last = parts.len() - 1;
-    parts
-        .into_iter()
-        .enumerate()
-        .map(|(at, ops)| Delta {
-            from,
-            to: if at == last { to } else { from },
-            ops,
-            committed_at_ms,
-        })
-        .collect()
 }
 
 fn remember(questions: &Questions, id: u64, answer: oneshot::Sender<Report>) {
