@@ -12,6 +12,7 @@
 //! | [`journey`] | a request's way, top to bottom |
 //! | [`http1`] | the HTTP/1.1 codec: bytes in, spans out |
 //! | [`upstream`] | connections to backends |
+//! | [`sync`] | the feed's thread: the table kept as control has it |
 //! | [`answers`] | errors become responses |
 //! | [`clock`], [`buffer`] | time and memory of a thread |
 
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::sync::{Sync, SyncInputs};
 use self::thread::Phase;
 use crate::heritage::{EdgeHeritage, Lifeline, Order};
 use crate::observe::EdgeCells;
@@ -88,11 +90,15 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let log = Arc::new(log);
     attend(&lifeline, &shared, &log);
     let (held, table_held) = mpsc::sync_channel(1);
-    let ready = move || {
-        let _ = held.send(());
-    };
-    let _ = feed_path;
-    ready();
+    let feed = Sync::start(SyncInputs {
+        table: Arc::clone(&shared.table),
+        cells: shared.cells.clone(),
+        feed_path,
+        table_dir: shared.settings.table_dir(),
+        ready: Box::new(move || {
+            let _ = held.send(());
+        }),
+    });
     // Without a table every host would be unknown: the backlog holds clients
     // until there is one, from disk or from control.
     if table_held.recv().is_err() {
@@ -115,6 +121,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
             code = ExitCode::FAILURE;
         }
     }
+    feed.stop();
     log.close(LOG_PATIENCE);
     code
 }

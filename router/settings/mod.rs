@@ -172,6 +172,12 @@ impl Settings {
         self.state_dir.join("token")
     }
 
+    /// Where control keeps the table's snapshot and journal, for edges to boot
+    /// from.
+    pub fn table_dir(&self) -> PathBuf {
+        self.state_dir.join("table")
+    }
+
     /// The unix socket on which edges find control.
     pub fn feed_path(&self) -> PathBuf {
         self.state_dir.join("feed.sock")
