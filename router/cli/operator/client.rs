@@ -151,6 +151,10 @@ fn unreached(port: Port, url: &str, error: &ureq::Error) -> CommandError {
         }
         _ => String::new(),
     };
+    let error = match error {
+        ureq::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
     CommandError::Failed(format!("{url}: {error}{hint}"))
 }
 

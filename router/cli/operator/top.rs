@@ -61,10 +61,11 @@ impl Between<'_> {
     /// The rate of all counters of an object.
     fn sum_rate(&self, path: &str) -> f64 {
         let keys = self.now.pointer(path).and_then(Value::as_object);
-        keys.into_iter()
+        let rates = keys
+            .into_iter()
             .flatten()
-            .map(|(key, _)| self.rate(&format!("{path}/{key}")))
-            .sum()
+            .map(|(key, _)| self.rate(&format!("{path}/{key}")));
+        rates.fold(0.0, |sum, rate| sum + rate)
     }
 
     fn gauge(&self, path: &str) -> f64 {
@@ -124,6 +125,9 @@ fn heading(between: &Between<'_>) -> String {
     } else {
         "NOT READY"
     };
+    let active = now["active_revision"]
+        .as_u64()
+        .map_or("none".into(), |active| active.to_string());
     let rate = between.sum_rate("/traffic/requests");
     let failed = between.rate("/traffic/requests/5xx");
     let share = if rate > 0.0 {
@@ -138,7 +142,7 @@ fn heading(between: &Between<'_>) -> String {
          in flight {}  queued {}  connections {}  idle backend connections {}  sent {}/s  received {}/s\n",
         now["version"].as_str().unwrap_or("?"),
         now["revision"],
-        now["active_revision"],
+        active,
         now["registered"]["apps"],
         now["registered"]["backends"],
         now["edges"]["connected"],

@@ -96,7 +96,8 @@ impl Numbers {
 
     /// The sum of a row's series: its total.
     pub fn total(&self, row: &Row) -> f64 {
-        self.series(row).map(|(_, value)| value).sum()
+        // Not `sum`: of nothing, that is -0.
+        self.series(row).fold(0.0, |sum, (_, value)| sum + value)
     }
 
     /// A row with one label, by that label's value.
