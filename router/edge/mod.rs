@@ -93,6 +93,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let feed = Sync::start(SyncInputs {
         table: Arc::clone(&shared.table),
         cells: shared.cells.clone(),
+        log: Some(Arc::clone(&log)),
         feed_path,
         table_dir: shared.settings.table_dir(),
         ready: Box::new(move || {

@@ -352,6 +352,9 @@ fn report(sync: &Sync, collect: &Collect) -> Report {
         return report;
     }
     (report.samples, report.histograms) = metrics::collect(&sync.cells);
+    report
+        .samples
+        .extend(sync.log.iter().flat_map(|log| log.samples()));
     let top = match collect.top {
         0 => TOP,
         top => top as usize,

@@ -25,6 +25,7 @@ use self::events::Events;
 use self::link::{Link, LinkError, Wire};
 use crate::feed::messages::Nack;
 use crate::feed::{LastKnownGood, NoTable, last_known_good};
+use crate::observe::access_log::Log;
 use crate::observe::{Counter, EdgeCells, Gauge};
 use crate::table::Table;
 
@@ -41,6 +42,8 @@ pub struct SyncInputs {
     pub table: Arc<Table>,
     /// Every data thread's counters, for reports.
     pub cells: Vec<Arc<EdgeCells>>,
+    /// The access log, whose losses are reported too; none in tests.
+    pub log: Option<Arc<Log>>,
     /// Control's socket.
     pub feed_path: PathBuf,
     /// Where control writes snapshot and journal.
@@ -100,6 +103,7 @@ struct Held {
 pub struct Sync {
     table: Arc<Table>,
     /// The data threads' cells and, last, this thread's own.
+    log: Option<Arc<Log>>,
     cells: Vec<Arc<EdgeCells>>,
     feed_path: PathBuf,
     table_dir: PathBuf,
@@ -123,6 +127,7 @@ impl Sync {
         let mut sync = Sync {
             table: inputs.table,
             cells,
+            log: inputs.log,
             feed_path: inputs.feed_path,
             table_dir: inputs.table_dir,
             ready: Some(inputs.ready),
