@@ -316,9 +316,12 @@ mod tests {
         assert_eq!((contents.epoch, contents.revision), (5, 51));
     }
 
+    /// Does something to a store's file.
+    type Damage = fn(&mut fs::File);
+
     #[test]
     fn a_damaged_store_is_kept_and_rebuilt_or_refused() {
-        let damages: [(&str, fn(&mut fs::File)); 5] = [
+        let damages: [(&str, Damage); 5] = [
             ("nonsense", |file| {
                 file.set_len(0).unwrap();
                 file.write_all(b"this is no store, it is a letter to my aunt")

@@ -27,6 +27,7 @@ pub mod tokens;
 
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -164,24 +165,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         api_requests: api_requests.clone(),
         processes,
     };
-    let admin_stopping = stopping.clone();
-    // A runtime of its own: a busy API must not hide the admin port.
-    thread::Builder::new()
-        .name("admin".into())
-        .spawn(move || {
-            let served = runtime().and_then(|runtime| {
-                runtime.block_on(http_server::serve(
-                    admin,
-                    admin::router(admin_state),
-                    admin_stopping,
-                ))
-            });
-            if let Err(error) = served {
-                tracing::error!("the admin port cannot be served: {error}");
-            }
-        })
-        .map_err(system("the admin port's thread"))?;
-
+    serve_admin(admin, admin_state, stopping.clone())?;
     let counted = middleware::from_fn_with_state(api_requests, api_requests::count);
     let state = ApiState {
         registry: registry.clone(),
@@ -206,6 +190,25 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     })?;
     keeper.finish();
     Ok(())
+}
+
+/// Serves the admin port from a thread and a runtime of its own: a busy API
+/// must not hide it.
+fn serve_admin(
+    listener: TcpListener,
+    state: AdminState,
+    stopping: watch::Receiver<bool>,
+) -> Result<(), ControlError> {
+    let serve = move || {
+        let router = admin::router(state);
+        let served = runtime()
+            .and_then(|runtime| runtime.block_on(http_server::serve(listener, router, stopping)));
+        if let Err(error) = served {
+            tracing::error!("the admin port cannot be served: {error}");
+        }
+    };
+    let thread = thread::Builder::new().name("admin".into()).spawn(serve);
+    thread.map(drop).map_err(system("the admin port's thread"))
 }
 
 /// Answers the supervisor from a thread of its own.

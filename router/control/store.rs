@@ -6,6 +6,7 @@
 //!
 //! Host claims have no table: they follow from the apps, one truth.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,10 +101,13 @@ pub struct Contents {
     pub changes: Vec<Entry>,
 }
 
+/// How the file is opened; another way only in tests.
+type Opener = Box<dyn Fn(&Path) -> Result<Database, OpenError> + Send>;
+
 /// An open store.
-#[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    opener: Opener,
     /// `None` after a failed write: redb wants to be opened again.
     database: Option<Database>,
     revision: u64,
@@ -116,6 +120,14 @@ pub fn store_path(state_dir: &Path) -> PathBuf {
     state_dir.join("store.redb")
 }
 
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Store {
     /// Opens the store, or makes an empty one where there is none, and reads
     /// all of it. Checksums of every page are verified.
@@ -123,11 +135,16 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; the file is left as it was.
     pub fn open(path: &Path) -> Result<(Store, Contents), OpenError> {
+        Store::open_by(path, Box::new(open_database))
+    }
+
+    fn open_by(path: &Path, opener: Opener) -> Result<(Store, Contents), OpenError> {
         guarded(path, || {
-            let database = open_database(path)?;
+            let database = opener(path)?;
             let contents = read_all(path, &database)?;
             let store = Store {
                 path: path.to_owned(),
+                opener,
                 database: Some(database),
                 revision: contents.revision,
                 changes_from: contents.changes_floor + 1,
@@ -273,7 +290,7 @@ impl Store {
     /// what was acknowledged and nothing else.
     fn reopen(&self) -> Result<Database, StoreFailure> {
         let opened = guarded(&self.path, || {
-            let database = open_database(&self.path)?;
+            let database = (self.opener)(&self.path)?;
             let meta = database
                 .begin_read()
                 .map_err(|error| fault(&self.path, error.into()))?
@@ -330,24 +347,33 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     builder
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true);
-    builder.create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            OpenError::Locked(path.to_owned())
-        }
-        DatabaseError::Storage(StorageError::Io(source)) if !says_damaged(&source) => io(source),
-        other => OpenError::Damaged {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    })
+    builder.create(path).map_err(|error| unopened(path, error))
 }
 
-/// Errors by which the system, not redb, says that a file's content is off.
+fn unopened(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::Locked(path)
+        }
+        DatabaseError::Storage(StorageError::Io(source)) if !says_damaged(&source) => {
+            OpenError::Io { path, source }
+        }
+        other => OpenError::Damaged {
+            path,
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// Whether an I/O error speaks of the file's content and not of the system:
+/// nonsense where a head should be, an end where there should be more.
 fn says_damaged(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     matches!(
         error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-    ) || error.raw_os_error().is_none()
+        InvalidData | InvalidInput | Other | UnexpectedEof
+    )
 }
 
 fn read_all(path: &Path, database: &Database) -> Result<Contents, OpenError> {
@@ -479,3 +505,7 @@ fn is_full_io(error: &io::Error) -> bool {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -58,7 +58,7 @@ pub async fn run(
         pulse.beat();
         expire(&registry, &events).await;
         count += 1;
-        if count % DRAIN_TICKS == 0 {
+        if count.is_multiple_of(DRAIN_TICKS) {
             end_drains(&registry, &fleet, &events).await;
         }
     }
@@ -154,10 +154,7 @@ async fn end_drains(registry: &Registry, fleet: &Fleet, events: &Events) {
             continue;
         };
         let edges = fleet.edges().len();
-        if !fleet
-            .active_revision()
-            .is_some_and(|active| active >= revision)
-        {
+        if fleet.active_revision() < Some(revision) {
             continue;
         }
         let reports = fleet.collect(&app, 0).await;

@@ -85,6 +85,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// A panic is a bug of ours and nothing of the caller's.
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let said = panic
         .downcast_ref::<&str>()

@@ -41,7 +41,7 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.ms % 1_000 == 0 {
+        if self.ms.is_multiple_of(1_000) {
             write!(f, "{}s", self.ms / 1_000)
         } else {
             write!(f, "{}ms", self.ms)

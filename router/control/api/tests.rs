@@ -410,6 +410,7 @@ async fn a_lost_race_is_told() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn what_is_wrong_with_a_body_is_named() {
     let api = Api::new();
     for (path, body, code, field) in [
@@ -910,6 +911,24 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         .await
         .is(201);
     assert_eq!(api.state.registry.leases().0, 1);
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer() {
+    let api = Api::new();
+    let broken = Router::new()
+        .route(
+            "/",
+            axum::routing::get(async || -> StatusCode { panic!("on purpose") }),
+        )
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(
+            super::panicked,
+        ));
+    let api = Api {
+        router: broken,
+        ..api
+    };
+    api.get("/").await.problem(500, "internal");
 }
 
 #[tokio::test]

@@ -290,3 +290,7 @@ fn remember(questions: &Questions, id: u64, answer: oneshot::Sender<Report>) {
         questions.pop_first();
     }
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;
