@@ -33,19 +33,19 @@ const fn unsafe_bare(word: u64) -> u64 {
 
 #[inline]
 fn clean(value: &[u8], suspect: impl Fn(u64) -> u64) -> bool {
-    let mut words = value.chunks_exact(8);
-    let mut found = 0;
-    for word in &mut words {
-        found |= suspect(u64::from_ne_bytes(
-            word.try_into().expect("a chunk must be 8 bytes"),
-        ));
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
+    let Some(last) = value.last_chunk::<8>() else {
         // Padded with a byte that is never suspect.
-        let mut last = [b'a'; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        found |= suspect(u64::from_ne_bytes(last));
+        let mut word = [b'a'; 8];
+        for (padded, byte) in word.iter_mut().zip(value) {
+            *padded = *byte;
+        }
+        return suspect(u64::from_ne_bytes(word)) == 0;
+    };
+    // The last eight bytes overlap the word before them, which does no harm.
+    let mut found = suspect(u64::from_ne_bytes(*last));
+    let (words, _) = value.as_chunks::<8>();
+    for word in words {
+        found |= suspect(u64::from_ne_bytes(*word));
     }
     found == 0
 }
