@@ -79,6 +79,7 @@ impl Stage {
         let sync = Sync::start(SyncInputs {
             table: Arc::clone(&table),
             cells: vec![Arc::default()],
+            log: None,
             feed_path,
             table_dir,
             ready: Box::new(move || held.send(()).unwrap()),
