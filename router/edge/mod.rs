@@ -47,6 +47,9 @@ use crate::table::Table;
 /// stops answering the supervisor's pings.
 const STALLED: Duration = Duration::from_secs(5);
 
+/// How often an edge that waits for its first table looks for orders.
+const ORDERS_HEARD: Duration = Duration::from_millis(100);
+
 /// How long the last log lines may take to reach a slow sink.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -102,9 +105,16 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     });
     // Without a table every host would be unknown: the backlog holds clients
     // until there is one, from disk or from control.
-    if table_held.recv().is_err() {
-        tracing::error!("no table will come: the feed's thread ended");
-        return ExitCode::FAILURE;
+    while let Err(missing) = table_held.recv_timeout(ORDERS_HEARD) {
+        if missing == mpsc::RecvTimeoutError::Disconnected {
+            tracing::error!("no table will come: the feed's thread ended");
+            return ExitCode::FAILURE;
+        }
+        if *shared.orders.borrow() != Phase::Serving {
+            // Nothing was accepted, so nothing is in flight.
+            feed.stop();
+            return ExitCode::SUCCESS;
+        }
     }
     let mut running = Vec::new();
     for (index, sockets) in listeners.into_iter().enumerate() {
@@ -136,7 +146,10 @@ fn attend(lifeline: &Lifeline, shared: &Arc<Shared>, log: &Arc<Log>) {
         let alive = || pulse.borrow_mut().is_felt(&shared.beats);
         lifeline.serve(alive, |order| match order {
             Order::Reopen => log.reopen(),
-            Order::Drain | Order::Orphaned => drop(shared.orders.send(Phase::Draining)),
+            // Replaced, not sent: it must hold for threads that start later.
+            Order::Drain | Order::Orphaned => {
+                shared.orders.send_replace(Phase::Draining);
+            }
             Order::Processes(_) => {}
         });
     };

@@ -153,6 +153,8 @@ async fn live(thread: Rc<Thread>, listeners: Vec<TcpListener>) {
     }
     let beat = &thread.shared.beats[thread.index];
     let mut order = thread.shared.orders.subscribe();
+    // One given before this thread was there counts as well.
+    order.mark_changed();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut cut_at = None;

@@ -46,17 +46,37 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
     if edges.is_empty() {
         reasons.push("No edge is connected to control.".to_owned());
     }
-    for edge in edges.iter().filter(|edge| edge.active_revision.is_none()) {
-        reasons.push(format!("Edge {} serves no table yet.", edge.pid));
-    }
-    let supervised = processes
+    let supervised: Vec<&ProcessStatus> = processes
         .iter()
-        .filter(|process| process.role == Role::Edge);
+        .filter(|process| process.role == Role::Edge)
+        .collect();
+    let has = |state| supervised.iter().any(|process| process.state == state);
+    // While one serves, its replacement may take its time.
+    let is_relieved = has(ProcessState::Ready);
+    let is_replacement = |pid: u32| {
+        let is_it = |process: &&ProcessStatus| {
+            process.pid == pid && process.state == ProcessState::Starting
+        };
+        is_relieved && supervised.iter().any(is_it)
+    };
+    for edge in edges {
+        if edge.active_revision.is_none() && !is_replacement(edge.pid) {
+            reasons.push(format!("Edge {} serves no table yet.", edge.pid));
+        }
+    }
+    if !supervised.is_empty()
+        && supervised
+            .iter()
+            .all(|process| process.state == ProcessState::Draining)
+    {
+        reasons.push("The router is draining: it takes no new connections.".to_owned());
+    }
     for process in supervised {
         let pid = process.pid;
         let connected = edges.iter().any(|edge| edge.pid == pid);
         match process.state {
             ProcessState::Draining => {}
+            ProcessState::Starting if is_relieved => {}
             ProcessState::Waiting => reasons.push(format!(
                 "An edge died and waits to be started again ({}).",
                 process
@@ -139,7 +159,19 @@ mod tests {
         assert!(unready(&[edge(7, Some(1))], &[]).is_empty());
         assert!(unready(&[edge(7, Some(1))], std::slice::from_ref(&ready)).is_empty());
         let draining = process(6, ProcessState::Draining);
-        assert!(unready(&[edge(7, Some(1))], &[ready, draining]).is_empty());
+        assert!(unready(&[edge(7, Some(1))], &[ready.clone(), draining]).is_empty());
+        let replacement = process(8, ProcessState::Starting);
+        let both = [edge(7, Some(1)), edge(8, None)];
+        assert!(unready(&both, &[ready, replacement]).is_empty());
+    }
+
+    #[test]
+    fn a_draining_router_is_not_ready() {
+        let draining = process(7, ProcessState::Draining);
+        assert_eq!(
+            unready(&[edge(7, Some(1))], &[draining]),
+            ["The router is draining: it takes no new connections."]
+        );
     }
 
     #[test]
