@@ -111,13 +111,8 @@ impl Running {
             ])
             .args(&plan.command)
             .stdin(Stdio::null())
-            .stdout(File::create(&plan.stdout)?)
-            .stderr(
-                File::options()
-                    .create(true)
-                    .append(true)
-                    .open(&plan.stderr)?,
-            )
+            .stdout(appended(&plan.stdout)?)
+            .stderr(appended(&plan.stderr)?)
             .spawn()
             .with_context(|| format!("starting {}", plan.name))?;
         Ok(Self {
@@ -156,6 +151,12 @@ impl Running {
         let from = said.len().saturating_sub(600);
         String::from_utf8_lossy(&said[from..]).trim().to_owned()
     }
+}
+
+/// A file that is written at its end, also after someone has emptied it.
+fn appended(path: &Path) -> Result<File> {
+    let opened = File::options().create(true).append(true).open(path);
+    opened.with_context(|| format!("opening {}", path.display()))
 }
 
 impl Drop for Running {

@@ -33,6 +33,8 @@ pub struct Sample {
     pub p99_us: f64,
     /// Socket errors and bad statuses.
     pub errors: u64,
+    /// Lines its access log grew by; what is still in its buffer counts in the next run.
+    pub logged: Option<u64>,
     /// Peak resident memory since its start, KiB.
     pub peak_resident_kib: u64,
 }
@@ -81,6 +83,13 @@ impl Row {
     /// Median requests/s.
     pub fn requests_per_second(&self) -> f64 {
         self.median(|sample| sample.requests_per_second)
+    }
+
+    /// Share of all requests that its access log shows.
+    fn logged_share(&self) -> Option<f64> {
+        let logged: Option<u64> = self.samples.iter().map(|sample| sample.logged).sum();
+        let requests: u64 = self.samples.iter().map(|sample| sample.requests).sum();
+        Some(logged? as f64 / requests as f64)
     }
 
     /// Median over the rounds of each round's own ratio of CPU per request.
@@ -246,12 +255,12 @@ impl Report {
     fn write_table(&self, text: &mut String, table: &Table) -> fmt::Result {
         writeln!(
             text,
-            "| {} body, full rate | CPU µs/request (spread) | × nginx | × HAProxy | × L4 relay | requests/s | p50 ms | p99 ms | core | peak MiB | errors |",
+            "| {} body, full rate | CPU µs/request (spread) | × nginx | × HAProxy | × L4 relay | requests/s | p50 ms | p99 ms | core | peak MiB | logged | errors |",
             table.body
         )?;
         writeln!(
             text,
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
         )?;
         for row in &table.rows {
             let cpu: Vec<f64> = row
@@ -274,12 +283,14 @@ impl Report {
             }
             writeln!(
                 text,
-                "| {:.0} | {:.2} | {:.2} | {:.0} % | {:.1} | {} |",
+                "| {:.0} | {:.2} | {:.2} | {:.0} % | {:.1} | {} | {} |",
                 row.requests_per_second(),
                 row.median(|sample| sample.p50_us) / 1e3,
                 row.median(|sample| sample.p99_us) / 1e3,
                 row.median(|sample| sample.proxy_core_share) * 100.0,
                 row.median(|sample| sample.peak_resident_kib as f64) / 1024.0,
+                row.logged_share()
+                    .map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0)),
                 row.samples.iter().map(|sample| sample.errors).sum::<u64>(),
             )?;
         }

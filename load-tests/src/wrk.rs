@@ -1,6 +1,7 @@
 //! Closed-loop load at full rate: runs wrk and reads what it prints.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub fn run(load: &Load<'_>, folder: &Path) -> Result<Outcome> {
         stdout: stdout.clone(),
         stderr: folder.join("wrk.err"),
     };
+    File::create(&stdout)?; // the last run's report must not be read again
     Running::start(&plan)?.finish(Duration::from_secs(load.seconds + 15))?;
     let printed = std::fs::read_to_string(stdout)?;
     parse(&printed).with_context(|| format!("reading wrk's output: {printed}"))

@@ -14,6 +14,8 @@ mod relay;
 
 pub use pingora::{manifest as pingora_manifest, target_folder as pingora_target_folder};
 
+use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
@@ -102,6 +104,7 @@ impl Peer {
             peer: self,
             address,
             running,
+            access_log: site.folder.join("access.log"),
         })
     }
 }
@@ -142,6 +145,33 @@ pub struct Started {
     pub address: SocketAddr,
     /// Its process.
     pub running: Running,
+    /// Its access log; the relay writes none.
+    access_log: PathBuf,
+}
+
+impl Started {
+    /// Lines logged since this was last asked; empties the log, so that hours
+    /// of load do not fill the disk. `None` if it writes no log.
+    pub fn take_logged(&self) -> Result<Option<u64>> {
+        let Ok(mut log) = File::options()
+            .read(true)
+            .write(true)
+            .open(&self.access_log)
+        else {
+            return Ok(None);
+        };
+        let mut lines = 0;
+        let mut chunk = vec![0_u8; 256 * 1024];
+        loop {
+            let read = log.read(&mut chunk).context("reading an access log")?;
+            if read == 0 {
+                break;
+            }
+            lines += memchr::memchr_iter(b'\n', &chunk[..read]).count() as u64;
+        }
+        log.set_len(0).context("emptying an access log")?;
+        Ok(Some(lines))
+    }
 }
 
 /// A loopback address that was free a moment ago.

@@ -127,6 +127,7 @@ fn measure_body(
             &load(options, bench, proxy, body, WARM_UP_SECONDS),
             bench.folder(),
         )?;
+        proxy.take_logged()?;
     }
     let mut rows: Vec<Row> = started.iter().map(|proxy| Row::new(proxy.peer)).collect();
     for round in 1..=options.rounds {
@@ -188,6 +189,7 @@ fn measure(options: &Options, bench: &Bench, proxy: &mut Started, body: Body) ->
         p50_us: outcome.p50_us,
         p99_us: outcome.p99_us,
         errors: outcome.errors,
+        logged: proxy.take_logged()?,
         peak_resident_kib: after.peak_resident_kib,
     })
 }
@@ -244,6 +246,7 @@ pub fn open_loop_sample(
     let outcome = bench.pace(proxy, rate, seconds, connections)?;
     let after = Cost::of_tree(proxy.running.pid());
     proxy.running.check_alive()?;
+    proxy.take_logged()?;
     let sent = rate * (Duration::from_secs(seconds) + open_loop::WARM_UP).as_secs_f64();
     Ok(HalfRateSample {
         cpu_us_per_request: after.cpu_since(&before).as_secs_f64() * 1e6 / sent,

@@ -132,7 +132,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .collect(),
         log: Mutex::new(BufWriter::with_capacity(
             LOG_BUFFER_BYTES,
-            File::create(log)?,
+            File::options().create(true).append(true).open(log)?,
         )),
         boot: SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as u64,
         requests: AtomicU64::new(0),
