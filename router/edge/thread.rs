@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::Shared;
 use super::buffer::Buffers;
 use super::clock::Clock;
-use super::journey::Work;
+use super::journey::{Pipes, Work};
 use super::listener;
 use super::upstream::Pool;
 use crate::observe::access_log::LogBuffer;
@@ -56,6 +56,8 @@ pub struct Thread {
     pub clock: Clock,
     /// Its idle buffers.
     pub buffers: Buffers,
+    /// Its pipes for large bodies.
+    pub pipes: Pipes,
     /// Its idle backend connections.
     pub pool: Pool,
     /// Its access log lines on their way to the writer.
@@ -80,6 +82,7 @@ impl Thread {
             cells: Arc::clone(&shared.cells[index]),
             clock: Clock::new(),
             buffers: Buffers::default(),
+            pipes: Pipes::default(),
             pool: Pool::default(),
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),

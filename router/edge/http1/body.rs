@@ -169,6 +169,18 @@ impl Body {
         }
     }
 
+    /// Counts the next `len` bytes of a body of known length that went past
+    /// without being looked at; no more of them than [`Body::remaining`].
+    pub fn pass_unseen(&mut self, len: u64) {
+        let left = self.remaining().unwrap_or(0);
+        debug_assert!(len <= left, "no more may pass than is to come");
+        self.payload += len;
+        self.state = match left.saturating_sub(len) {
+            0 => State::Done,
+            left => State::Length(left),
+        };
+    }
+
     /// Checks the next bytes of the body. The first `produced` bytes of `buf`
     /// are then to be forwarded. If `done`, `buf[consumed..]` belongs to what
     /// follows; if not, at most [`HELD_BYTES`] are left in `buf[consumed..]`,

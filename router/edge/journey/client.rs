@@ -44,6 +44,9 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin {
     /// Makes the close that follows visible as a failure: the peer must not
     /// take a broken-off answer for a whole one.
     fn reset_on_close(&self);
+
+    /// The socket itself, where its bytes are the stream's: not under TLS.
+    fn socket(&self) -> Option<&TcpStream>;
 }
 
 impl Wire for TcpStream {
@@ -51,6 +54,10 @@ impl Wire for TcpStream {
         // Failing to is harmless: framing shows the break to all but
         // close-delimited readers.
         let _ = self.set_zero_linger();
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 

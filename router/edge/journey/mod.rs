@@ -17,6 +17,7 @@
 //! | [`attempt`] | a backend picked, a connection, the request sent, retries |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
 //! | [`relay`] | the answer on its way back, uploads going on meanwhile |
+//! | [`splice`] | large bodies past our memory |
 //! | [`pipe`] | an upgraded connection: bytes both ways |
 //! | [`ledger`] | what is counted and logged of a request |
 //!
@@ -28,6 +29,7 @@ mod client;
 mod ledger;
 mod pipe;
 mod relay;
+mod splice;
 mod upload;
 
 use std::net::SocketAddr;
@@ -49,6 +51,7 @@ use crate::observe::{Code, Counter};
 use crate::table::App;
 
 pub use self::client::Wire;
+pub use self::splice::Pipes;
 
 /// A request's working set: everything with a heap block behind it, recycled
 /// by the thread so that a request allocates nothing.

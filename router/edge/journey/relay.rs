@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use super::attempt::{Answered, Failed};
 use super::client::{Client, Wire};
 use super::ledger::Ledger;
+use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
 use super::{End, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
@@ -59,11 +60,13 @@ pub async fn interim<S: Wire>(
 
 /// Why a relay ended.
 #[derive(Clone, Copy)]
-enum Broke {
+pub(super) enum Broke {
     /// The backend closed or broke the framing mid-answer.
     Backend(Code, Option<&'static str>),
     /// The client closed, or took or sent nothing for too long.
     Client(Code),
+    /// The rest of the client's request breaks its framing.
+    Malformed(&'static str),
     /// A drain's time was up.
     Drained,
 }
@@ -99,12 +102,16 @@ pub async fn relay<S: Wire>(
         at: 0,
         tail: b"",
         progress: true,
+        spliced: None,
     };
     let outcome = match flow.filter(work) {
         Ok(()) => poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, app)).await,
         Err(broke) => Err(broke),
     };
     ledger.bytes = flow.payload_sent();
+    if let Some(spliced) = flow.spliced.take() {
+        client.thread.pipes.put(spliced);
+    }
     match outcome {
         Ok(()) => {
             let clean = framing != Framing::UntilClose
@@ -151,6 +158,11 @@ fn cut<S: Wire>(
             ledger.ended(499, code);
             End::Cut(Counter::ClosedClientAborted)
         }
+        Broke::Malformed(cause) => {
+            ledger.code = Some(Code::H26);
+            ledger.cause = Some(cause);
+            End::Cut(Counter::ClosedMalformed)
+        }
         Broke::Drained => {
             ledger.code = Some(Code::H24);
             End::Cut(Counter::ClosedDraining)
@@ -192,6 +204,8 @@ struct Flow {
     tail: &'static [u8],
     /// Something moved since the deadline was last set.
     progress: bool,
+    /// What is left of a large body goes through this.
+    spliced: Option<Spliced>,
 }
 
 impl Flow {
@@ -202,7 +216,10 @@ impl Flow {
     /// Body bytes that reached the client's socket, framing not counted; exact
     /// once the answer is whole.
     fn payload_sent(&self) -> u64 {
-        self.body.payload().saturating_sub(self.ready as u64)
+        let held = self.spliced.as_ref().map_or(0, Spliced::held);
+        self.body
+            .payload()
+            .saturating_sub((self.ready + held) as u64)
     }
 
     /// Filters what was read and frames it for the client.
@@ -254,7 +271,7 @@ impl Flow {
                     return Poll::Ready(Err(Broke::Client(Code::H27)));
                 }
                 Poll::Ready(Err(Trouble::Malformed(bad))) => {
-                    return Poll::Ready(Err(Broke::Backend(Code::H26, Some(bad.cause))));
+                    return Poll::Ready(Err(Broke::Malformed(bad.cause)));
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
@@ -278,7 +295,17 @@ impl Flow {
         })
     }
 
+    /// Whether it waits for the client rather than the backend.
     fn is_writing(&self, work: &Work) -> bool {
+        self.is_framed(work)
+            || self
+                .spliced
+                .as_ref()
+                .is_some_and(|spliced| spliced.held() > 0)
+    }
+
+    /// Whether bytes of our own memory are on their way.
+    fn is_framed(&self, work: &Work) -> bool {
         self.at < work.out.len() + self.ready + self.tail.len()
     }
 
@@ -290,7 +317,7 @@ impl Flow {
         backend: &mut TcpStream,
     ) -> Poll<Result<(), Broke>> {
         loop {
-            while self.is_writing(work) {
+            while self.is_framed(work) {
                 match self.poll_write(cx, client, work) {
                     Poll::Ready(Ok(n @ 1..)) => {
                         self.at += n;
@@ -307,11 +334,27 @@ impl Flow {
             if self.is_whole() {
                 return Poll::Ready(Ok(()));
             }
+            self.choose_splicing(client, work);
+            if let (Some(spliced), Some(socket)) = (&mut self.spliced, client.stream.socket()) {
+                return spliced.poll(cx, &mut self.body, socket, backend, &mut self.progress);
+            }
             match self.poll_read(cx, client, work, backend) {
                 Poll::Ready(Ok(())) => self.progress = true,
                 Poll::Ready(Err(broke)) => return Poll::Ready(Err(broke)),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// From here on past our memory, if enough of the body is left.
+    fn choose_splicing<S: Wire>(&mut self, client: &Client<S>, work: &Work) {
+        let left = self.body.remaining().unwrap_or(0);
+        if self.spliced.is_none()
+            && left >= WORTH_BYTES
+            && work.answer.is_empty()
+            && client.stream.socket().is_some()
+        {
+            self.spliced = client.thread.pipes.lend();
         }
     }
 
