@@ -1,0 +1,144 @@
+//! Counts heap allocations on the steady way of a request: client on a kept
+//! connection, backend on a kept connection, access log on, metrics on.
+//!
+//! The edge's own thread runs in this process under a counting allocator; the
+//! client and the backend allocate nothing themselves.
+
+use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use portico::edge::thread::Phase;
+use portico::edge::{Shared, thread};
+use portico::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op};
+use portico::observe::access_log::Log;
+use portico::settings::{AccessLog, Settings};
+use portico::table::Table;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nHello World\n";
+const REQUEST: &[u8] =
+    b"GET /a?b=c HTTP/1.1\r\nHost: counted.example\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
+const REQUESTS: usize = 2_000;
+
+/// Not per request: the thread's ticks and the log's hand-overs, over the whole
+/// measured time.
+const STATED_ALLOCATIONS: usize = 20;
+
+fn backend() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a backend must bind");
+    let address = listener.local_addr().expect("it must have an address");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the edge must connect");
+        stream.set_nodelay(true).expect("nodelay must be settable");
+        let mut buffer = [0; 4096];
+        let mut held = 0;
+        while let Ok(n @ 1..) = stream.read(&mut buffer[held..]) {
+            held += n;
+            if buffer[..held].ends_with(b"\r\n\r\n") {
+                held = 0;
+                if stream.write_all(ANSWER).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    address
+}
+
+fn table(backend: SocketAddr) -> Table {
+    let app = AppRecord {
+        name: "counted".into(),
+        domains: vec!["counted.example".into()],
+        revision: 1,
+        backends: vec![BackendRecord {
+            id: "web.1".into(),
+            address: backend.to_string(),
+            weight: 100,
+            incarnation: 1,
+            ..BackendRecord::default()
+        }],
+        ..AppRecord::default()
+    };
+    let table = Table::new(1);
+    let ops = vec![Op {
+        change: Some(Change::Put(app)),
+    }];
+    let nacks = table.apply(&Delta {
+        from: 0,
+        to: 1,
+        ops,
+        committed_at_ms: 0,
+    });
+    assert!(nacks.is_empty(), "{nacks:?}");
+    table
+}
+
+fn ask(client: &mut TcpStream, answer: &mut [u8]) {
+    client
+        .write_all(REQUEST)
+        .expect("the edge must take a request");
+    let mut held = 0;
+    while !answer[..held].ends_with(b"Hello World\n") {
+        let n = client
+            .read(&mut answer[held..])
+            .expect("the edge must answer in time");
+        assert!(n > 0, "the edge must keep the connection");
+        held += n;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn a_small_request_on_kept_connections_allocates_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder must be had");
+    let mut settings = Settings::default();
+    settings.log.access = AccessLog::File(folder.path().join("access.log"));
+    let log = Log::open(&settings.log).expect("the log must open");
+    let buffer = log.buffer();
+    let shared = Arc::new(Shared {
+        table: Arc::new(table(backend())),
+        settings,
+        cells: vec![Arc::default()],
+        beats: [AtomicU64::new(0)].into(),
+        orders: tokio::sync::watch::Sender::new(Phase::Serving),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the edge must bind");
+    listener.set_nonblocking(true).expect("it must not block");
+    let address = listener.local_addr().expect("it must have an address");
+    let edge = {
+        let shared = Arc::clone(&shared);
+        std::thread::spawn(move || thread::run(0, &shared, vec![listener], buffer))
+    };
+
+    let mut client = TcpStream::connect(address).expect("the edge must accept");
+    client.set_nodelay(true).expect("nodelay must be settable");
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout must be settable");
+    let mut answer = [0; 4096];
+    for _ in 0..REQUESTS {
+        ask(&mut client, &mut answer);
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..REQUESTS {
+        ask(&mut client, &mut answer);
+    }
+    let change = region.change();
+    let allocations = change.allocations + change.reallocations;
+    println!("{allocations} allocations in {REQUESTS} requests");
+    assert!(
+        allocations <= STATED_ALLOCATIONS,
+        "{allocations} allocations in {REQUESTS} requests, at most {STATED_ALLOCATIONS} are stated: {change:?}"
+    );
+
+    drop(client);
+    shared.orders.send_replace(Phase::Draining);
+    edge.join().expect("the edge's thread must end well");
+}
