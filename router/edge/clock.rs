@@ -33,6 +33,8 @@ pub struct Clock(Rc<Inner>);
 
 struct Inner {
     origin: Instant,
+    /// The last reading.
+    last: Cell<Micros>,
     /// Unix microseconds at `origin`.
     unix_origin_us: Cell<u64>,
     slots: RefCell<Slots>,
@@ -82,6 +84,7 @@ impl Clock {
     pub fn new() -> Self {
         let clock = Clock(Rc::new(Inner {
             origin: Instant::now(),
+            last: Cell::new(0),
             unix_origin_us: Cell::new(0),
             slots: RefCell::default(),
             heap: RefCell::default(),
@@ -94,7 +97,14 @@ impl Clock {
 
     /// Microseconds since the clock was made.
     pub fn now(&self) -> Micros {
-        u64::try_from(self.0.origin.elapsed().as_micros()).unwrap_or(NEVER)
+        let now = u64::try_from(self.0.origin.elapsed().as_micros()).unwrap_or(NEVER);
+        self.0.last.set(now);
+        now
+    }
+
+    /// The last reading: for those who follow one closely.
+    pub fn recent(&self) -> Micros {
+        self.0.last.get()
     }
 
     /// Unix milliseconds at `now`.

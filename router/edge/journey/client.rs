@@ -122,8 +122,13 @@ impl<S: Wire> Client<S> {
         if !carried.is_empty() {
             return Ready::Request;
         }
-        let patience = if self.served == 0 { HEAD } else { KEEPALIVE };
-        self.deadline.set_after(self.thread.clock.now(), patience);
+        let clock = &self.thread.clock;
+        let (now, patience) = if self.served == 0 {
+            (clock.now(), HEAD)
+        } else {
+            (clock.recent(), KEEPALIVE)
+        };
+        self.deadline.set_after(now, patience);
         let mut last_call = false;
         poll_fn(|cx| {
             let buffer = if carried.capacity() > 0 {

@@ -119,7 +119,7 @@ pub async fn relay<S: Wire>(
                 && upload.is_done()
                 && work.answer.is_empty();
             if clean && app.policy.backend_keepalive {
-                let now = client.thread.clock.now();
+                let now = client.thread.clock.recent();
                 client
                     .thread
                     .pool
