@@ -2,7 +2,7 @@
 //!
 //! Owns the file's format, its writer and its reader. Never applies the
 //! journal, never chooses between files: that is
-//! [`last_known_good`](super::last_known_good).
+//! [`last_known_good`](fn@super::last_known_good).
 //!
 //! ```text
 //! header   magic, format, oldest reader, sections, epoch, revision, cluster id, crc32c
