@@ -199,7 +199,10 @@ fn the_page_is_a_page() {
 fn events_are_streamed() {
     let router = Router::start();
     let mut client = crate::harness::Client::connect(router.admin());
-    client.send("GET /events HTTP/1.1\r\nHost: admin\r\n\r\n");
+    client.send(format!(
+        "GET /events HTTP/1.1\r\nHost: {}\r\n\r\n",
+        router.admin()
+    ));
     let head = client.head().expect("an answer");
     assert_eq!(head.status, 200);
     assert!(

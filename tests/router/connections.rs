@@ -306,3 +306,37 @@ fn a_wildcard_takes_what_no_exact_host_does() {
     assert_eq!(ask("two.a.test").expect(200).text(), "wild");
     ask("a.test").refused(404, "H30");
 }
+
+#[test]
+fn the_longest_path_prefix_of_a_host_wins() {
+    let router = Router::start();
+    let (site, docs, api) = (
+        Backend::named("site"),
+        Backend::named("docs"),
+        Backend::named("api"),
+    );
+    for (app, domain, backend) in [
+        ("site", "one.test", &site),
+        ("docs", "one.test/docs", &docs),
+        ("docs-api", "one.test/docs/api", &api),
+    ] {
+        let record = serde_json::json!({ "domains": [domain] });
+        router.put(&format!("/v1/apps/{app}"), &record).expect(201);
+        let record = serde_json::json!({ "address": backend.address().to_string() });
+        let path = format!("/v1/apps/{app}/backends/web.1?wait=active");
+        router.put(&path, &record).expect(201);
+    }
+    for (path, app) in [
+        ("/", "site"),
+        ("/docs", "docs"),
+        ("/docs/", "docs"),
+        ("/docs/intro", "docs"),
+        ("/docs?x=/docs/api", "docs"),
+        ("/docs/api/v1", "api"),
+        ("/docstring", "site"),
+        ("/other/docs", "site"),
+    ] {
+        let answer = router.send(format!("GET {path} HTTP/1.1\r\nHost: one.test\r\n\r\n"));
+        assert_eq!(answer.expect(200).text(), app, "{path}");
+    }
+}

@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -270,6 +270,10 @@ pub fn must_be(headers: &HeaderMap, expected: &'static str) -> Result<(), Proble
 }
 
 async fn whole_body(body: Body) -> Result<Bytes, Problem> {
+    // Said beforehand, it need not be waited for.
+    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+        return Err(too_large_body());
+    }
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_MAX_BYTES)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => {

@@ -544,6 +544,12 @@ fn poll_answer<S: Wire>(
                 &mut work.response,
             );
             match parsed {
+                Ok(Some(_)) if work.response.switching && !work.head.upgrade => {
+                    return Poll::Ready(Err(Fault::Defect(Defect {
+                        code: Code::H25,
+                        cause: "101 to a request without Upgrade",
+                    })));
+                }
                 Ok(Some(bytes)) => {
                     work.answer_bytes = bytes;
                     let interim = work.response.interim();

@@ -131,7 +131,22 @@ pub async fn relay<S: Wire>(
                 End::KeepAlive
             }
         }
-        Err(broke) => cut(client, ledger, &checkout, broke),
+        Err(broke) => {
+            // Without a length or chunks the end of the connection is the end
+            // of the body: only a reset tells that it broke off.
+            let delimited = flow.chunk
+                || match framing {
+                    Framing::UntilClose => false,
+                    Framing::Chunked => work.head.version != Version::Http10,
+                    _ => true,
+                };
+            match cut(client, ledger, &checkout, broke) {
+                End::Cut(reason) if delimited && !matches!(broke, Broke::Client(_)) => {
+                    End::Close(reason)
+                }
+                end => end,
+            }
+        }
     }
 }
 

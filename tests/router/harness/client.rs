@@ -13,6 +13,8 @@ use super::{DEADLINE, find};
 pub struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// The other side ended the connection with a reset.
+    was_reset: bool,
 }
 
 /// An answer, whole or as far as it came.
@@ -120,6 +122,7 @@ impl Client {
         Ok(Client {
             stream,
             buffer: Vec::new(),
+            was_reset: false,
         })
     }
 
@@ -231,7 +234,7 @@ impl Client {
         } else if let Some(length) = answer.header("content-length") {
             let length: usize = length.parse().expect("Content-Length must be a number");
             while self.buffer.len() < length {
-                if self.fill()? == 0 {
+                if self.fill_body()? == 0 {
                     break;
                 }
             }
@@ -239,8 +242,8 @@ impl Client {
             let taken = length.min(self.buffer.len());
             answer.body = self.buffer.drain(..taken).collect();
         } else {
-            while self.fill()? > 0 {}
-            answer.complete = true;
+            while self.fill_body()? > 0 {}
+            answer.complete = !self.was_reset;
             answer.body = std::mem::take(&mut self.buffer);
         }
         Ok(())
@@ -258,7 +261,7 @@ impl Client {
                 break;
             }
             while self.buffer.len() < size + 2 {
-                if self.fill()? == 0 {
+                if self.fill_body()? == 0 {
                     let rest = size.min(self.buffer.len());
                     answer.body.extend(self.buffer.drain(..rest));
                     return Ok(false);
@@ -284,7 +287,7 @@ impl Client {
                 self.buffer.drain(..at + 2);
                 return Ok(Some(line));
             }
-            if self.fill()? == 0 {
+            if self.fill_body()? == 0 {
                 return Ok(None);
             }
         }
@@ -351,6 +354,17 @@ impl Client {
             .set_read_timeout(Some(DEADLINE))
             .expect("timeout must be settable");
         got.is_err() && started.elapsed() >= time / 2
+    }
+
+    /// As `fill`; a reset is an end too, and noted.
+    fn fill_body(&mut self) -> std::io::Result<usize> {
+        match self.fill() {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                self.was_reset = true;
+                Ok(0)
+            }
+            other => other,
+        }
     }
 
     fn fill(&mut self) -> std::io::Result<usize> {

@@ -92,8 +92,16 @@ impl Router {
 
     /// What `/readyz` says, if anyone answers.
     pub fn ready_status(&self) -> Option<u16> {
+        self.admin_status("/readyz")
+    }
+
+    /// What the admin port answers, if anyone does.
+    pub fn admin_status(&self, path: &str) -> Option<u16> {
         let mut client = Client::try_connect(self.admin).ok()?;
-        client.try_send("GET /readyz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        client.try_send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.admin
+        ));
         Some(client.try_answer_to("GET").ok()?.status)
     }
 
