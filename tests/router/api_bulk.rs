@@ -214,7 +214,7 @@ fn a_watch_from_before_what_is_kept_is_410() {
     router.serve("shop", &[]);
     assert_eq!(watch_status(&router, "1"), 200);
     // More changes than any bounded log keeps, in few batches.
-    for round in 0..4 {
+    for round in 0..8 {
         let text: String = (0..30_000)
             .map(|number| {
                 format!(

@@ -20,7 +20,7 @@ use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
 use super::{End, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
-use crate::edge::http1::body::{Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
+use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
 use crate::edge::http1::head::{Framing, Version};
 use crate::edge::http1::response_writer::{self, Downstream, Promise};
 use crate::edge::http1::scan::Scan;
@@ -104,10 +104,14 @@ pub async fn relay<S: Wire>(
         progress: true,
         spliced: None,
     };
-    let outcome = match flow.filter(work) {
-        Ok(()) => poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, app)).await,
-        Err(broke) => Err(broke),
-    };
+    if let Err(bad) = flow.filter(work) {
+        // Not a byte of it was passed on: the client can still be told.
+        checkout.failed();
+        client.thread.cells.inc(Counter::BackendBadAnswer);
+        ledger.cause = Some(bad.cause);
+        return super::answer(client, work, ledger, upload, Code::H25).await;
+    }
+    let outcome = poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, app)).await;
     ledger.bytes = flow.payload_sent();
     if let Some(spliced) = flow.spliced.take() {
         client.thread.pipes.put(spliced);
@@ -132,14 +136,7 @@ pub async fn relay<S: Wire>(
             }
         }
         Err(broke) => {
-            // Without a length or chunks the end of the connection is the end
-            // of the body: only a reset tells that it broke off.
-            let delimited = flow.chunk
-                || match framing {
-                    Framing::UntilClose => false,
-                    Framing::Chunked => work.head.version != Version::Http10,
-                    _ => true,
-                };
+            let delimited = flow.chunk || shows_its_end(framing, work.head.version);
             match cut(client, ledger, &checkout, broke) {
                 End::Cut(reason) if delimited && !matches!(broke, Broke::Client(_)) => {
                     End::Close(reason)
@@ -147,6 +144,17 @@ pub async fn relay<S: Wire>(
                 end => end,
             }
         }
+    }
+}
+
+/// Whether a body's framing, as the client gets it, shows a break. Without a
+/// length or chunks the end of the connection is the end of the body, and only
+/// a reset tells that it broke off.
+fn shows_its_end(framing: Framing, client: Version) -> bool {
+    match framing {
+        Framing::UntilClose => false,
+        Framing::Chunked => client != Version::Http10,
+        _ => true,
     }
 }
 
@@ -238,14 +246,11 @@ impl Flow {
     }
 
     /// Filters what was read and frames it for the client.
-    fn filter(&mut self, work: &mut Work) -> Result<(), Broke> {
+    fn filter(&mut self, work: &mut Work) -> Result<(), body::Broken> {
         if !std::mem::take(&mut self.fresh) || self.body.done() {
             return Ok(());
         }
-        let progress = self
-            .body
-            .advance(work.answer.data_mut())
-            .map_err(|bad| Broke::Backend(Code::H25, Some(bad.cause)))?;
+        let progress = self.body.advance(work.answer.data_mut())?;
         work.answer.close_gap(progress.produced, progress.consumed);
         self.ready = progress.produced;
         if self.ready == 0 {
@@ -417,7 +422,10 @@ impl Flow {
         match work.answer.poll_read(cx, backend, room) {
             Poll::Ready(Ok(1..)) => {
                 self.fresh = true;
-                Poll::Ready(self.filter(work))
+                Poll::Ready(
+                    self.filter(work)
+                        .map_err(|bad| Broke::Backend(Code::H25, Some(bad.cause))),
+                )
             }
             Poll::Ready(Ok(_)) if self.body.ends_with_connection() => {
                 self.ended = true;
