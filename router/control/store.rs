@@ -7,8 +7,9 @@
 //! Host claims have no table: they follow from the apps, one truth.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -101,8 +102,9 @@ pub struct Contents {
     pub changes: Vec<Entry>,
 }
 
-/// How the file is opened; another way only in tests.
-type Opener = Box<dyn Fn(&Path) -> Result<Database, OpenError> + Send>;
+/// How the file is opened, and whether every page of it is verified; another
+/// way only in tests.
+type Opener = Box<dyn Fn(&Path, bool) -> Result<Database, OpenError> + Send>;
 
 /// An open store.
 pub struct Store {
@@ -140,7 +142,7 @@ impl Store {
 
     fn open_by(path: &Path, opener: Opener) -> Result<(Store, Contents), OpenError> {
         guarded(path, || {
-            let database = opener(path)?;
+            let database = opener(path, true)?;
             let contents = read_all(path, &database)?;
             let store = Store {
                 path: path.to_owned(),
@@ -290,7 +292,8 @@ impl Store {
     /// what was acknowledged and nothing else.
     fn reopen(&self) -> Result<Database, StoreFailure> {
         let opened = guarded(&self.path, || {
-            let database = (self.opener)(&self.path)?;
+            // Verified when this process first opened it.
+            let database = (self.opener)(&self.path, false)?;
             let meta = database
                 .begin_read()
                 .map_err(|error| fault(&self.path, error.into()))?
@@ -327,26 +330,30 @@ pub fn set_aside(path: &Path, now_ms: u64) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-fn open_database(path: &Path) -> Result<Database, OpenError> {
+fn open_database(path: &Path, verify: bool) -> Result<Database, OpenError> {
     let io = |source| OpenError::Io {
         path: path.to_owned(),
         source,
     };
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            return Err(io(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                "is a folder",
-            )));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io(error)),
+    if path.is_dir() {
+        return Err(io(io::Error::new(
+            io::ErrorKind::IsADirectory,
+            "is a folder",
+        )));
     }
+    let mut options = OpenOptions::new();
+    // Token hashes are nobody else's business.
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    drop(options.open(path).map_err(io)?);
     let mut builder = Database::builder();
     builder
         .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true);
+        .set_check_integrity_on_open(verify);
     builder.create(path).map_err(|error| unopened(path, error))
 }
 

@@ -1,7 +1,7 @@
 //! What is acknowledged is on disk, whatever happens to the process or the
 //! disk; what is refused is not.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
@@ -60,7 +60,7 @@ impl StorageBackend for Disk {
 }
 
 fn on_disk(full: Arc<AtomicBool>) -> Opener {
-    Box::new(move |path| {
+    Box::new(move |path, verify| {
         let mut options = OpenOptions::new();
         let file = options
             .read(true)
@@ -70,7 +70,7 @@ fn on_disk(full: Arc<AtomicBool>) -> Opener {
             .open(path)
             .unwrap();
         let mut builder = Database::builder();
-        builder.set_check_integrity_on_open(true);
+        builder.set_check_integrity_on_open(verify);
         let disk = Disk {
             file,
             full: full.clone(),

@@ -181,3 +181,155 @@ async fn end_drains(registry: &Registry, fleet: &Fleet, events: &Events) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::boot;
+    use crate::control::staging::{AppSpec, BackendSpec};
+    use crate::feed::messages::{AppReport, BackendReport, EdgeHello, Report};
+
+    /// A registry with one app and these backends, as (id, lease in seconds).
+    async fn registry(
+        dir: &tempfile::TempDir,
+        events: &Events,
+        backends: &[(&str, u32)],
+    ) -> Arc<Registry> {
+        let (store, contents) = boot::open(dir.path(), events, |_| None).unwrap();
+        let (registry, _writer) = Registry::start(store, contents, Arc::default()).unwrap();
+        let backend = |(id, lease_seconds): &(&str, u32)| BackendSpec {
+            id: (*id).into(),
+            address: "127.0.0.1:1".into(),
+            weight: 100,
+            lease_seconds: *lease_seconds,
+            ..BackendSpec::default()
+        };
+        let backends = Some(backends.iter().map(backend).collect());
+        let spec = AppSpec {
+            name: "shop".into(),
+            backends,
+            ..AppSpec::default()
+        };
+        registry
+            .change(move |staging| staging.put_app(&spec, &Condition::Always))
+            .await
+            .unwrap();
+        registry
+    }
+
+    fn standings(registry: &Registry) -> Vec<(String, Standing)> {
+        let record = registry.app("shop").unwrap();
+        record
+            .backends
+            .iter()
+            .map(|it| (it.id.clone(), it.standing()))
+            .collect()
+    }
+
+    fn kinds(events: &Events) -> Vec<String> {
+        events
+            .latest(100)
+            .into_iter()
+            .map(|event| event.kind)
+            .collect()
+    }
+
+    /// Ticks until `met`, for at most ten seconds.
+    async fn tick_until(registry: &Registry, events: &Events, met: impl Fn() -> bool) {
+        let mut ticks = interval(Duration::from_millis(20));
+        let ticking = async {
+            while !met() {
+                ticks.tick().await;
+                expire(registry, events).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ticking)
+            .await
+            .expect("it comes to pass in time");
+    }
+
+    #[tokio::test]
+    async fn silence_makes_suspect_and_a_heartbeat_makes_it_good() {
+        let (dir, events) = (tempfile::tempdir().unwrap(), Events::default());
+        let registry = registry(&dir, &events, &[("quiet", 1), ("kept", 0)]).await;
+        tick_until(&registry, &events, || {
+            standings(&registry)[1].1 == Standing::Suspect
+        })
+        .await;
+        assert_eq!(
+            standings(&registry)[0].1,
+            Standing::Active,
+            "without a lease it stays"
+        );
+        assert_eq!(kinds(&events), ["lease_expired"]);
+        let revision = registry.revision();
+        registry.heartbeat("shop", "quiet").await.unwrap();
+        assert_eq!(standings(&registry)[1].1, Standing::Active);
+        assert_eq!(registry.revision(), revision + 1);
+        registry.heartbeat("shop", "quiet").await.unwrap();
+        assert_eq!(
+            registry.revision(),
+            revision + 1,
+            "a renewal is no revision"
+        );
+    }
+
+    #[tokio::test]
+    async fn when_all_fall_silent_at_once_removal_is_frozen() {
+        let (dir, events) = (tempfile::tempdir().unwrap(), Events::default());
+        let registry = registry(&dir, &events, &[("a", 1), ("b", 1), ("c", 1)]).await;
+        tick_until(&registry, &events, || registry.leases().2).await;
+        assert_eq!(registry.leases(), (3, 3, true));
+        assert!(kinds(&events).contains(&"lease_removal_frozen".to_owned()));
+        for id in ["a", "b", "c"] {
+            registry.heartbeat("shop", id).await.unwrap();
+        }
+        tick_until(&registry, &events, || !registry.leases().2).await;
+        assert!(kinds(&events).contains(&"lease_removal_thawed".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_when_the_last_request_does_or_its_time_is_up() {
+        let (dir, events) = (tempfile::tempdir().unwrap(), Arc::<Events>::default());
+        let registry = registry(&dir, &events, &[("a", 0), ("b", 0)]).await;
+        let fleet = Arc::new(Fleet::new(events.clone()));
+        let drain = |id: &'static str, ms| {
+            registry
+                .change(move |staging| staging.drain_backend("shop", id, ms, &Condition::Always))
+        };
+        let revision = drain("a", 3_600_000).await.unwrap().revision;
+        // No edge has taken it out of rotation yet.
+        end_drains(&registry, &fleet, &events).await;
+        let (edge, mut asks) = fleet.admit(&EdgeHello::default(), Some(revision - 1));
+        end_drains(&registry, &fleet, &events).await;
+        assert_eq!(standings(&registry).len(), 2);
+        edge.acked(revision, 1);
+        let report = |in_flight| {
+            let backends = vec![BackendReport {
+                id: "a".into(),
+                in_flight,
+                ..BackendReport::default()
+            }];
+            let apps = vec![AppReport {
+                app: "shop".into(),
+                backends,
+                ..AppReport::default()
+            }];
+            Report {
+                apps,
+                ..Report::default()
+            }
+        };
+        for (in_flight, left) in [(1, 2), (0, 1)] {
+            let answering = async {
+                let ask = asks.recv().await.unwrap();
+                ask.answer.send(report(in_flight)).unwrap();
+            };
+            tokio::join!(end_drains(&registry, &fleet, &events), answering);
+            assert_eq!(standings(&registry).len(), left, "{in_flight} in flight");
+        }
+        drain("b", 50).await.unwrap();
+        tick_until(&registry, &events, || standings(&registry).is_empty()).await;
+        assert_eq!(kinds(&events), ["backend_drained", "backend_drained"]);
+    }
+}
