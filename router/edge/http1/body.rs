@@ -116,6 +116,12 @@ impl Cursor<'_> {
         self.write += len;
     }
 
+    /// A whole CRLF is next: the usual case, taken at once.
+    #[inline]
+    fn at_line_end(&self) -> bool {
+        self.buf[self.read..].starts_with(b"\r\n")
+    }
+
     /// Passes or drops the next `len` bytes.
     #[inline]
     fn take(&mut self, len: usize, passes: bool) {
@@ -249,11 +255,12 @@ impl Body {
             State::SizeLf => {
                 expect(byte, b'\n', "bare CR in a chunk size")?;
                 cursor.take(1, forward);
-                self.line = 0;
-                self.state = match self.size {
-                    0 => State::Trailer,
-                    size => State::Data(size),
-                };
+                self.sized();
+            }
+            State::DataCr if cursor.at_line_end() => {
+                cursor.take(2, forward);
+                self.size = 0;
+                self.state = State::Size(0);
             }
             State::DataCr => {
                 expect(byte, b'\r', "chunk data longer than its size")?;
@@ -313,6 +320,10 @@ impl Body {
             return Ok(());
         };
         match byte {
+            b'\r' if digits > 0 && cursor.at_line_end() => {
+                cursor.take(2, forward);
+                self.sized();
+            }
             b'\r' if digits > 0 => {
                 cursor.take(1, forward);
                 self.state = State::SizeLf;
@@ -329,6 +340,16 @@ impl Body {
             }
         }
         Ok(())
+    }
+
+    /// A size line is whole.
+    #[inline]
+    fn sized(&mut self) {
+        self.line = 0;
+        self.state = match self.size {
+            0 => State::Trailer,
+            size => State::Data(size),
+        };
     }
 
     /// Takes one byte of a chunk extension; all of it is dropped.

@@ -99,7 +99,7 @@ fn is_port(port: &[u8]) -> bool {
 }
 
 fn name_len(authority: &[u8]) -> Result<usize, &'static str> {
-    let mut at = 0;
+    let mut at = line::plain_host_end(authority, 0);
     while let Some(byte) = authority.get(at) {
         match byte {
             b if line::is_host(*b) => at += 1,

@@ -16,6 +16,52 @@ pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
+/// The connection options of a head, put together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Options {
+    /// `close`
+    pub close: bool,
+    /// `keep-alive`
+    pub keep_alive: bool,
+    /// `upgrade`
+    pub upgrade: bool,
+    count: usize,
+}
+
+impl Options {
+    /// Takes one line's; calls `other` with each option that is none of these.
+    ///
+    /// # Errors
+    /// Those of `other`, and more than [`OPTIONS`].
+    pub fn take(
+        &mut self,
+        value: &[u8],
+        mut other: impl FnMut(&[u8]) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
+        // Most heads have one line with this one word.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
+        for option in elements(value) {
+            self.count += 1;
+            if self.count > OPTIONS {
+                return Err("too many connection options");
+            }
+            if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else {
+                other(option)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A `Content-Length` value: digits, nothing else (RFC 9110, section 8.6).
 ///
 /// # Errors

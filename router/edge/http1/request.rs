@@ -7,7 +7,7 @@
 use super::head::{Framing, Header, Limits, Seen, Span, Version};
 use super::host::{self, HostName};
 use super::known::{self, Known};
-use super::list::{self, Coding};
+use super::list::{self, Coding, Options};
 use super::request_line::{request_line, skip_blank_lines};
 use super::scan::{self, Flaw, Scan, Stage, Step};
 
@@ -365,32 +365,21 @@ fn finish(buf: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
 
 /// Reads the connection options; whether `upgrade` is among them.
 fn connection(buf: &[u8], head: &mut RequestHead) -> Result<bool, Refusal> {
-    let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
-    let mut options = 0;
+    let mut options = Options::default();
     for at in 0..head.headers.len() {
-        if head.headers[at].known != Known::Connection {
-            continue;
-        }
-        let value = head.headers[at].value;
-        for option in list::elements(value.of(buf)) {
-            options += 1;
-            if options > list::OPTIONS {
-                return Err(Refusal::bad("too many connection options"));
-            }
-            if option.eq_ignore_ascii_case(b"keep-alive") {
-                keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"close") {
-                close = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                upgrade = true;
-            } else {
+        if head.headers[at].known == Known::Connection {
+            let value = head.headers[at].value;
+            let nominate = |option: &[u8]| {
                 scan::nominate(&mut head.headers, buf, option)
-                    .map_err(|_| Refusal::bad("Connection names a framing header"))?;
-            }
+                    .map_err(|_| "Connection names a framing header")
+            };
+            options
+                .take(value.of(buf), nominate)
+                .map_err(Refusal::bad)?;
         }
     }
-    head.keep_alive = !close && (head.version == Version::Http11 || keep_alive);
-    Ok(upgrade)
+    head.keep_alive = !options.close && (head.version == Version::Http11 || options.keep_alive);
+    Ok(options.upgrade)
 }
 
 /// Whether `Upgrade` names a protocol that is passed on. `h2c` is not: it

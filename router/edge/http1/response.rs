@@ -9,7 +9,7 @@ use crate::observe::Code;
 use super::head::{Framing, Header, Limits, Seen, Span, Version};
 use super::known::Known;
 use super::line;
-use super::list::{self, Coding};
+use super::list::{self, Coding, Options};
 use super::scan::{self, Flaw, Scan, Stage, Step, control_flaw};
 
 /// An answer that goes no further; the backend's connection is closed.
@@ -252,47 +252,38 @@ fn finish(buf: &[u8], head: &mut ResponseHead, request_was_head: bool) -> Result
         None => Framing::UntilClose,
     };
     head.switching = head.status == 101;
-    let (mut close, mut keep_alive) = (false, false);
-    if head.seen.holds(Known::Connection) {
-        (close, keep_alive) = connection(buf, head)?;
-    }
+    let options = match head.seen.holds(Known::Connection) {
+        true => connection(buf, head)?,
+        false => Options::default(),
+    };
     // A backend that frames a body where there can be none may send one all
     // the same: its connection is not used again.
     let doubtful = head.bodiless_status()
         && head.status != 304
         && (head.chunked || head.content_length.is_some_and(|length| length > 0));
-    head.keep_alive = !close
+    head.keep_alive = !options.close
         && !doubtful
         && head.framing != Framing::UntilClose
-        && (head.version == Version::Http11 || keep_alive);
+        && (head.version == Version::Http11 || options.keep_alive);
     Ok(())
 }
 
-/// Reads the connection options: `close` and `keep-alive` among them. Naming a
-/// framing header has no effect: the framing is written anew.
-fn connection(buf: &[u8], head: &mut ResponseHead) -> Result<(bool, bool), Defect> {
-    let (mut close, mut keep_alive) = (false, false);
-    let mut options = 0;
+/// Reads the connection options. Naming a framing header has no effect: the framing is written anew.
+fn connection(buf: &[u8], head: &mut ResponseHead) -> Result<Options, Defect> {
+    let mut options = Options::default();
     for at in 0..head.headers.len() {
-        if head.headers[at].known != Known::Connection {
-            continue;
-        }
-        let value = head.headers[at].value;
-        for option in list::elements(value.of(buf)) {
-            options += 1;
-            if options > list::OPTIONS {
-                return Err(Defect::restricted("too many connection options"));
-            }
-            if option.eq_ignore_ascii_case(b"close") {
-                close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                keep_alive = true;
-            } else {
+        if head.headers[at].known == Known::Connection {
+            let value = head.headers[at].value;
+            let nominate = |option: &[u8]| {
                 let _framing_stays = scan::nominate(&mut head.headers, buf, option);
-            }
+                Ok(())
+            };
+            options
+                .take(value.of(buf), nominate)
+                .map_err(Defect::restricted)?;
         }
     }
-    Ok((close, keep_alive))
+    Ok(options)
 }
 
 #[cfg(test)]
