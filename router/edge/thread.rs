@@ -142,6 +142,7 @@ pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log:
         .build_local(LocalOptions::default())
         .expect("a data thread's runtime must start");
     let thread = Thread::new(index, shared, log);
+    thread.cells.set(Gauge::Threads, 1);
     runtime.block_on(live(thread, listeners));
 }
 

@@ -113,12 +113,11 @@ metrics! {
     }
 
     CLOSED "portico_client_connections_closed_total" ["connections" Sum] ("reason")
-    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; a drain; a socket error; shed for overload." {
+    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; a drain; a socket error." {
         ClosedByClient ("client") ClosedAsAsked ("asked") ClosedIdle ("idle")
         ClosedHeadTimeout ("head_timeout") ClosedMalformed ("malformed")
         ClosedClientAborted ("client_aborted") ClosedAnswerCut ("answer_cut")
         ClosedUpgraded ("upgraded") ClosedDraining ("draining") ClosedError ("error")
-        ClosedOverload ("overload")
     }
 
     ACCEPT_ERRORS "portico_accept_errors_total" ["errors" Sum] ("reason")
@@ -151,10 +150,9 @@ metrics! {
     }
 
     WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
-    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries were used up; no other backend was left; its retry budget was spent; the connect phase was out of time." {
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries were used up; or no other backend was left." {
         WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
         WithheldAnswerBegun ("answer_begun") WithheldTries ("tries") WithheldNoBackend ("no_backend")
-        WithheldBudget ("budget") WithheldDeadline ("deadline")
     }
 
     QUEUE "portico_queue_waits_total" ["requests" Sum] ("outcome")

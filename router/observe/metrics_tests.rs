@@ -127,3 +127,48 @@ fn histograms_add_up_over_threads() {
     assert_eq!(total.buckets[crate::observe::histogram::bucket(1_000)], 2);
     assert!((total.sum - 2.002).abs() < 1e-9);
 }
+
+/// Every Rust source of the edge, tests left out, as one text.
+fn edge_sources() -> String {
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/router/edge"
+    ))];
+    let mut text = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_series_is_written_somewhere_in_the_edge() {
+    let sources = edge_sources();
+    let series = Counter::ALL
+        .iter()
+        .map(|counter| format!("Counter::{counter:?}"));
+    let series = series.chain(Gauge::ALL.iter().map(|gauge| format!("Gauge::{gauge:?}")));
+    let series = series.chain(
+        Histogram::ALL
+            .iter()
+            .map(|timed| format!("Histogram::{timed:?}")),
+    );
+    let unwritten: Vec<String> = series
+        // Chosen by `Counter::responses`.
+        .filter(|name| !name.starts_with("Counter::Responses"))
+        .filter(|name| {
+            let mut found = sources.match_indices(name.as_str());
+            let ends = |at: usize| !sources[at..].starts_with(|c: char| c.is_ascii_alphanumeric());
+            !found.any(|(at, _)| ends(at + name.len()))
+        })
+        .collect();
+    assert!(unwritten.is_empty(), "never written: {unwritten:?}");
+}

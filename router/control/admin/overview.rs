@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, Observed};
 use super::{Admin, apps, events, health};
-use crate::control::events::now_ms;
 use crate::observe::histogram::{BOUNDS, bound};
 use crate::observe::metrics::{self, CODES};
 use crate::observe::{Counter, Gauge, Histogram};
@@ -25,7 +24,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
     let counts = state.registry.counts();
     let events = state.events.latest(EVENTS);
     Json(json!({
-        "at_ms": now_ms(),
+        "at_ms": scraped.at_ms,
         "version": env!("CARGO_PKG_VERSION"),
         "revision": state.registry.revision(),
         "active_revision": state.fleet.active_revision(),

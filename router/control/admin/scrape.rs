@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::numbers::Numbers;
+use crate::control::events::now_ms;
 use crate::control::fleet::Fleet;
 
 /// Apps with series of their own; the others are summed as `other`.
@@ -18,6 +19,8 @@ const FRESH: Duration = Duration::from_millis(200);
 /// The numbers of all edges at one moment.
 #[derive(Debug)]
 pub(super) struct Scraped {
+    /// When they were asked, Unix milliseconds.
+    pub at_ms: u64,
     /// What they reported.
     pub numbers: Numbers,
     /// Edges connected.
@@ -39,9 +42,10 @@ impl Scrape {
         if let Some((_, scraped)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Arc::clone(scraped);
         }
-        let edges = fleet.edges().len();
+        let (edges, at_ms) = (fleet.edges().len(), now_ms());
         let reports = fleet.collect("", BUSIEST as u32).await;
         let scraped = Arc::new(Scraped {
+            at_ms,
             numbers: Numbers::merge(&reports, BUSIEST),
             edges,
             answered: reports.len(),

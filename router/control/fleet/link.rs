@@ -81,7 +81,10 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
         "edge_connected",
         "",
         "",
-        format!("edge {pid} is connected, at revision {:?}", link.cursor),
+        match link.cursor {
+            Some(revision) => format!("edge {pid} is connected, at revision {revision}"),
+            None => format!("edge {pid} is connected, and needs the whole table"),
+        },
     );
     let questions = Questions::default();
     let ended = tokio::select! {

@@ -242,7 +242,10 @@ async fn refuse<S: Wire>(
     ledger.ended(refusal.status, Code::H26);
     ledger.cause = Some(refusal.cause);
     say(client, work, ledger, false).await;
-    End::Close(Counter::ClosedMalformed)
+    End::Close(match refusal.status {
+        408 => Counter::ClosedHeadTimeout,
+        _ => Counter::ClosedMalformed,
+    })
 }
 
 async fn say<S: Wire>(
