@@ -4,12 +4,14 @@
 //! file, which is read only if something is still missing.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use clap::Args;
 
 use super::CommandError;
 use crate::cli::SettingsArgs;
+use crate::cli::ready::{Addresses, addresses, reachable};
+use crate::settings::Settings;
 
 /// Options shared by every operator's command.
 #[derive(Args, Clone, Debug, Default)]
@@ -40,10 +42,11 @@ impl Reach {
     pub(super) fn admin_url(&self, settings: &SettingsArgs) -> Result<String, CommandError> {
         match given(self.admin.as_deref()) {
             Some(url) => base(url, "--admin"),
-            None => Ok(format!(
-                "http://{}",
-                reachable(settings.load()?.admin.listen)
-            )),
+            None => listening(
+                settings,
+                |bound| bound.admin,
+                |settings| settings.admin.listen,
+            ),
         }
     }
 
@@ -51,7 +54,7 @@ impl Reach {
     pub(super) fn api_url(&self, settings: &SettingsArgs) -> Result<String, CommandError> {
         match given(self.api.as_deref()) {
             Some(url) => base(url, "--api"),
-            None => Ok(format!("http://{}", reachable(settings.load()?.api.listen))),
+            None => listening(settings, |bound| bound.api, |settings| settings.api.listen),
         }
     }
 
@@ -94,14 +97,16 @@ fn base(url: &str, option: &str) -> Result<String, CommandError> {
     Ok(format!("http://{rest}"))
 }
 
-/// Where a listener can be reached from the same machine.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
+/// Where a running router of these settings was bound; what they say if none
+/// has left word.
+fn listening(
+    settings: &SettingsArgs,
+    bound: fn(Addresses) -> SocketAddr,
+    set: fn(&Settings) -> SocketAddr,
+) -> Result<String, CommandError> {
+    let settings = settings.load()?;
+    let address = addresses(&settings).map_or_else(|_| set(&settings), bound);
+    Ok(format!("http://{}", reachable(address)))
 }
 
 #[cfg(test)]
@@ -129,16 +134,21 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_every_address_is_reached_at_home() {
-        assert_eq!(
-            reachable("0.0.0.0:5".parse().unwrap()).to_string(),
-            "127.0.0.1:5"
-        );
-        assert_eq!(reachable("[::]:5".parse().unwrap()).to_string(), "[::1]:5");
-        assert_eq!(
-            reachable("10.0.0.7:5".parse().unwrap()).to_string(),
-            "10.0.0.7:5"
-        );
+    fn what_was_bound_wins_over_what_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = SettingsArgs {
+            config: None,
+            overrides: vec![
+                format!("state_dir={:?}", folder.path().display().to_string()),
+                "admin.listen=127.0.0.1:0".into(),
+            ],
+        };
+        let reach = Reach::default();
+        assert_eq!(reach.admin_url(&settings).unwrap(), "http://127.0.0.1:0");
+        let bound = r#"{"http":[],"api":"127.0.0.1:4001","admin":"0.0.0.0:4002"}"#;
+        fs::write(folder.path().join("addresses.json"), bound).unwrap();
+        assert_eq!(reach.admin_url(&settings).unwrap(), "http://127.0.0.1:4002");
+        assert_eq!(reach.api_url(&settings).unwrap(), "http://127.0.0.1:4001");
     }
 
     #[test]
