@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_service_manager_hears_it() {
+    fn whoever_started_the_service_hears_it() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{Bench, Common};
+use super::{Bench, Choices};
 use crate::machine::{self, Machine};
 use crate::peer::{Peer, Started};
 use crate::process_cost::Cost;
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(1500);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    common: Common,
+    choices: Choices,
     /// Connections; fewer where the limit of open files says so.
     #[arg(long = "idle-connections", default_value_t = 10_000)]
     idle_connections: u64,
@@ -53,8 +53,8 @@ struct IdleReport {
 
 /// Measures each peer by itself, prints, writes the report's files.
 pub fn run(options: &Options) -> Result<()> {
-    let out = options.common.out_folder()?;
-    let bench = Bench::set_up(&options.common)?;
+    let out = options.choices.out_folder()?;
+    let bench = Bench::set_up(&options.choices)?;
     let file_limit = machine::raise_file_limit()?;
     let mut rows = Vec::new();
     for (peer, version) in &bench.peers {
@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
         command: Report::command(),
         machine: Machine::here(),
         file_limit,
-        apps: options.common.apps,
+        apps: options.choices.apps,
         rows,
     };
     let markdown = markdown(&report);

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use super::{Bench, Common, throughput};
+use super::{Bench, Choices, throughput};
 use crate::report::{HalfRate, Report};
 
 /// `latency`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    common: Common,
+    choices: Choices,
     /// Requests due per second.
     #[arg(long, default_value_t = 10_000.0)]
     rate: f64,
@@ -23,8 +23,8 @@ pub struct Options {
 
 /// Measures, prints, writes the report's files.
 pub fn run(options: &Options) -> Result<()> {
-    let out = options.common.out_folder()?;
-    let bench = Bench::set_up(&options.common)?;
+    let out = options.choices.out_folder()?;
+    let bench = Bench::set_up(&options.choices)?;
     let mut started = Vec::new();
     for (peer, _) in &bench.peers {
         started.push(bench.start(*peer)?);
@@ -45,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
                 proxy,
                 options.rate,
                 options.seconds,
-                options.common.connections,
+                options.choices.connections,
             )?;
             eprintln!("round {round} {}: {sample}", proxy.peer.name());
             row.samples.push(sample);
@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let report = Report {
         half_rate: Some(rows),
-        ..bench.report("latency", &options.common, options.rounds, options.seconds)?
+        ..bench.report("latency", &options.choices, options.rounds, options.seconds)?
     };
     let markdown = report.markdown();
     println!("{markdown}");

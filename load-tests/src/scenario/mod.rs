@@ -20,7 +20,7 @@ use crate::{interrupt, machine};
 
 /// What every scenario lets its caller choose.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Common {
+pub struct Choices {
     /// Who is measured; everyone who is installed if not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub peers: Vec<Peer>,
@@ -35,7 +35,7 @@ pub struct Common {
     pub out: Option<PathBuf>,
 }
 
-impl Common {
+impl Choices {
     /// The report's folder, made.
     pub fn out_folder(&self) -> Result<PathBuf> {
         let folder = match &self.out {
@@ -66,14 +66,14 @@ pub struct Bench {
 
 impl Bench {
     /// Starts the backend; finds out who can be measured.
-    pub fn set_up(common: &Common) -> Result<Self> {
+    pub fn set_up(choices: &Choices) -> Result<Self> {
         interrupt::install()?;
         machine::raise_file_limit()?;
-        if common.apps == 0 || common.connections == 0 {
+        if choices.apps == 0 || choices.connections == 0 {
             bail!("--apps and --connections must be at least 1");
         }
         let (proxy_core, load_core) = machine::pinned_cores()?;
-        let (peers, absent) = who_is_here(&common.peers)?;
+        let (peers, absent) = who_is_here(&choices.peers)?;
         let folder = tempfile::Builder::new()
             .prefix("portico-load-tests.")
             .tempdir()?;
@@ -96,7 +96,7 @@ impl Bench {
             stderr: folder.path().join("backend.err"),
         })?;
         peer::wait_ready("backend", &mut backend, backend_address, "backend.example")?;
-        let hosts = peer::hosts(common.apps);
+        let hosts = peer::hosts(choices.apps);
         Ok(Self {
             _backend: backend,
             backend_address,
@@ -134,7 +134,13 @@ impl Bench {
     }
 
     /// A report of this bench's conditions, without figures yet.
-    fn report(&self, scenario: &str, common: &Common, rounds: u64, seconds: u64) -> Result<Report> {
+    fn report(
+        &self,
+        scenario: &str,
+        choices: &Choices,
+        rounds: u64,
+        seconds: u64,
+    ) -> Result<Report> {
         Ok(Report {
             scenario: scenario.to_owned(),
             date: Report::now()?,
@@ -142,8 +148,8 @@ impl Bench {
             machine: Machine::here(),
             versions: self.peers.clone(),
             absent: self.absent.clone(),
-            connections: common.connections,
-            apps: common.apps,
+            connections: choices.connections,
+            apps: choices.apps,
             rounds,
             seconds,
             tables: Vec::new(),

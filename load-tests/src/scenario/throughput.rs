@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Bench, Common};
+use super::{Bench, Choices};
 use crate::peer::{Peer, Started};
 use crate::plot;
 use crate::process_cost::Cost;
@@ -60,7 +60,7 @@ impl Body {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    common: Common,
+    choices: Choices,
     /// Seconds of each measured run.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -77,8 +77,8 @@ pub struct Options {
 
 /// Measures, prints, writes the report's files.
 pub fn run(options: &Options) -> Result<()> {
-    let out = options.common.out_folder()?;
-    let bench = Bench::set_up(&options.common)?;
+    let out = options.choices.out_folder()?;
+    let bench = Bench::set_up(&options.choices)?;
     let mut started = Vec::new();
     for (peer, version) in &bench.peers {
         eprintln!("starting {} {version}", peer.name());
@@ -99,7 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
         half_rate,
         ..bench.report(
             "throughput",
-            &options.common,
+            &options.choices,
             options.rounds,
             options.seconds,
         )?
@@ -158,7 +158,7 @@ fn load<'a>(
         address: proxy.address,
         host: bench.test_host(),
         path: body.path(),
-        connections: options.common.connections,
+        connections: options.choices.connections,
         seconds,
         core: bench.load_core,
     }
@@ -221,7 +221,7 @@ fn measure_half_rate(
                 proxy,
                 row.rate,
                 HALF_RATE_SECONDS,
-                options.common.connections,
+                options.choices.connections,
             )?;
             eprintln!(
                 "half rate round {round} {}: {} requests/s: {sample}",
