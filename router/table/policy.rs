@@ -1,5 +1,5 @@
 //! How requests to one app are treated: the checked form of a
-//! [`PolicyRecord`](crate::feed::messages::PolicyRecord), with the defaults.
+//! [`PolicyRecord`], with the defaults.
 
 use std::time::Duration;
 
