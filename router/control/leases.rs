@@ -2,7 +2,7 @@
 //!
 //! Owns the deadlines, in memory: a heartbeat is a write to memory and nothing
 //! else. Takes the time as an argument (milliseconds of the lease clock) and
-//! says what is due; [`ticker`](super::ticker) makes it happen. Never touches
+//! says what is due; `ticker` makes it happen. Never touches
 //! the registry.
 //!
 //! A restart settles every lease anew, for a full period: control's absence

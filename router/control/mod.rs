@@ -19,6 +19,7 @@ pub mod names;
 pub mod refusal;
 pub mod registry;
 pub mod snapshots;
+pub mod spec;
 pub mod staging;
 pub mod state;
 pub mod store;

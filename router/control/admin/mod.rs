@@ -1,7 +1,7 @@
 //! The admin port: what the router is doing, and a few orders to it.
 //!
-//! Owns the routes, who may ask ([`guard`]), and how the numbers of all edges
-//! become one page ([`numbers`], [`exposition`]). Lives in control, apart from
+//! Owns the routes, who may ask (`guard`), and how the numbers of all edges
+//! become one page (`numbers`, `exposition`). Lives in control, apart from
 //! the data plane, so that a saturated edge cannot hide it. Never handles a
 //! request of an app's client, and holds nothing that would be missed when
 //! control restarts.

@@ -5,7 +5,7 @@
 //! [`Registry::change`](super::registry::Registry::change).
 //!
 //! A request goes: route → who calls ([`request`]) → may it → is it well
-//! formed ([`shapes`]) → the registry → answer ([`answer`]) or [`problem`].
+//! formed ([`shapes`]) → the registry → answer (`answer`) or [`problem`].
 
 mod answer;
 mod apps;
