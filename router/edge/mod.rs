@@ -11,6 +11,7 @@
 //! | [`listener`] | accepting |
 //! | [`journey`] | a request's way, top to bottom |
 //! | [`http1`] | the HTTP/1.1 codec: bytes in, spans out |
+//! | [`proxy_protocol`] | who the client behind a trusted balancer is |
 //! | [`upstream`] | connections to backends |
 //! | [`sync`] | the feed's thread: the table kept as control has it |
 //! | [`answers`] | errors become responses |
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod http1;
 pub mod journey;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod sync;
 pub mod thread;
 pub mod upstream;

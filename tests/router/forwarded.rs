@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Answer, Backend, Request, Router};
+use crate::harness::{Answer, Backend, Client, Request, Router};
 
 /// Sends one GET with these extra header lines; gives what each side saw.
 fn through(router: &Router, extra: &str) -> (Request, Answer) {
@@ -48,6 +48,31 @@ fn a_trusted_proxys_claims_are_kept_and_joined() {
     assert_eq!(request.header("x-forwarded-proto"), Some("https"));
     assert_eq!(request.header("x-forwarded-port"), Some("443"));
     assert_eq!(request.header("x-forwarded-host"), Some("shop.public"));
+}
+
+#[test]
+fn a_trusted_balancers_proxy_header_names_the_client() {
+    let router = Router::with(&["edge.trusted_proxies=[\"127.0.0.0/8\"]"]);
+    let backend = Backend::says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    router.serve("proxied", &[&backend]);
+    let mut client = Client::connect(router.http());
+    client.send("PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\nGET / HTTP/1.1\r\n");
+    client.send("Host: proxied.example\r\nX-Forwarded-For: 198.51.100.2\r\n\r\n");
+    client.answer().expect(200);
+    let request = backend.request();
+    // The client behind the balancer is not itself a trusted proxy.
+    assert_eq!(request.header("x-forwarded-for"), Some("203.0.113.9"));
+    assert_eq!(request.header("x-forwarded-port"), Some("443"));
+}
+
+#[test]
+fn a_proxy_header_from_anybody_else_is_a_malformed_request() {
+    let router = Router::start();
+    let mut client = Client::connect(router.http());
+    client.send("PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\n");
+    client.send("GET / HTTP/1.1\r\nHost: proxied.example\r\n\r\n");
+    client.answer().refused(400, "H26");
+    client.closed();
 }
 
 #[test]

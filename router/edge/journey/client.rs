@@ -22,6 +22,7 @@ use crate::edge::http1::head::Limits;
 use crate::edge::http1::request::{self, Refusal};
 use crate::edge::http1::request_writer::Peer;
 use crate::edge::http1::scan::Scan;
+use crate::edge::proxy_protocol::{self, Preface};
 use crate::edge::thread::{Phase, Thread};
 use crate::observe::Counter;
 
@@ -77,6 +78,15 @@ pub struct Client<S> {
     pub served: u64,
 }
 
+/// A client's address without its IPv4-mapped form, and what backends are told.
+fn introduce(thread: &Thread, peer: SocketAddr, local: SocketAddr) -> (SocketAddr, Peer) {
+    let ip = peer.ip().to_canonical();
+    let proxies = &thread.shared.settings.edge.trusted_proxies;
+    let trusted = proxies.iter().any(|net| net.contains(&ip));
+    let forwarded = Peer::new(ip, "http", local.port(), trusted);
+    (SocketAddr::new(ip, peer.port()), forwarded)
+}
+
 /// What came of waiting.
 pub enum Ready {
     /// Bytes of a request are there.
@@ -96,23 +106,50 @@ pub enum Unread {
 impl<S: Wire> Client<S> {
     /// A connection just accepted.
     pub fn new(thread: &Rc<Thread>, stream: S, peer: SocketAddr, local: SocketAddr) -> Self {
-        let ip = peer.ip().to_canonical();
-        let trusted = thread
-            .shared
-            .settings
-            .edge
-            .trusted_proxies
-            .iter()
-            .any(|net| net.contains(&ip));
-        let forwarded = Peer::new(ip, "http", local.port(), trusted);
         let deadline = thread.clock.deadline();
+        let (peer, forwarded) = introduce(thread, peer, local);
         Client {
             thread: Rc::clone(thread),
             stream,
-            peer: SocketAddr::new(ip, peer.port()),
+            peer,
             forwarded,
             deadline,
             served: 0,
+        }
+    }
+
+    /// Takes a trusted balancer's PROXY protocol header off the front of a
+    /// connection: from then on the client is who it says.
+    pub async fn unwrap_proxy(&mut self, carried: &mut Buffer) -> Result<(), Counter> {
+        if self.served > 0 || !self.forwarded.trusted() {
+            return Ok(());
+        }
+        self.deadline.set_after(self.thread.clock.now(), HEAD);
+        loop {
+            match proxy_protocol::read(carried.data()) {
+                Preface::Absent => return Ok(()),
+                Preface::Malformed => return Err(Counter::ClosedMalformed),
+                Preface::Header { bytes, ends } => {
+                    carried.consume(bytes);
+                    if let Some((client, reached)) = ends {
+                        (self.peer, self.forwarded) = introduce(&self.thread, client, reached);
+                    }
+                    return Ok(());
+                }
+                Preface::Partial => {}
+            }
+            let room = carried.room();
+            let read = poll_fn(|cx| {
+                if let Poll::Ready(read) = carried.poll_read(cx, &mut self.stream, room) {
+                    return Poll::Ready(Some(read));
+                }
+                self.deadline.poll(cx).map(|()| None)
+            });
+            match read.await {
+                Some(Ok(1..)) => {}
+                Some(_) => return Err(Counter::ClosedByClient),
+                None => return Err(Counter::ClosedHeadTimeout),
+            }
         }
     }
 

@@ -109,6 +109,13 @@ pub async fn serve<S: Wire>(thread: Rc<Thread>, stream: S, peer: SocketAddr, loc
             Ready::Request => {}
             Ready::Closed(reason) => break reason,
         }
+        if let Err(reason) = client.unwrap_proxy(&mut carried).await {
+            break reason;
+        }
+        if carried.is_empty() {
+            // A header of the balancer's, and no request behind it yet.
+            continue;
+        }
         let mut work = thread.take_work();
         work.input = std::mem::take(&mut carried);
         let end = request(&mut client, &mut work).await;
