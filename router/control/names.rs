@@ -137,10 +137,11 @@ fn host_name(name: &str, may_be_ip: bool) -> Result<String, &'static str> {
         return Err("empty");
     }
     // Underscores are no letters of a registrar's, but internal names have them.
-    let ascii = if name.is_ascii() && !name.contains("xn--") {
-        name.to_ascii_lowercase()
+    let lower = name.to_ascii_lowercase();
+    let ascii = if lower.is_ascii() && !lower.contains("xn--") {
+        lower
     } else {
-        idna::domain_to_ascii_strict(name)
+        idna::domain_to_ascii_strict(&lower)
             .map_err(|_| "not a valid internationalized name (UTS 46)")?
     };
     if ascii.len() > 253 {
@@ -248,6 +249,7 @@ mod tests {
             "a.example/?q",
             "a.example/a b",
             "xn--a.example",
+            "XN--a.example",
             "a.example\n",
             "a@b.example",
             label.as_str(),
