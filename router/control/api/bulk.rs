@@ -92,15 +92,22 @@ pub async fn import(
     let patience = wait.patience()?;
     must_be(request.headers(), "application/x-ndjson")?;
     let mut import = Import::new(state.clone());
-    if let Err(problem) = import.read(request.into_body()).await {
-        let report = serde_json::to_value(&import.report).unwrap_or_default();
-        return Err(problem.with("imported", report));
+    let done = import.read(request.into_body()).await;
+    let mut report = import.report;
+    // A line that meets another app's host is found out after those behind it
+    // that do not even parse.
+    report.errors.sort_by_key(|error| error.line);
+    let done = match (done, patience) {
+        (Ok(()), Some(patience)) => active(&state, patience, report.revision).await,
+        (done, _) => done,
+    };
+    match done {
+        Ok(()) => Ok(axum::Json(report)),
+        Err(problem) => {
+            let report = serde_json::to_value(&report).unwrap_or_default();
+            Err(problem.with("imported", report))
+        }
     }
-    let report = import.report;
-    if let Some(patience) = patience {
-        active(&state, patience, report.revision).await?;
-    }
-    Ok(axum::Json(report))
 }
 
 /// A group on its way to the disk: the line numbers, and what comes of it.
@@ -272,11 +279,20 @@ impl Import {
                 line,
                 app,
                 code: problem.code(),
-                detail: problem.detail().to_owned(),
+                detail: without_place(problem.detail()).to_owned(),
                 field: problem.field_name().map(str::to_owned),
                 column: problem.column(),
             });
         }
+    }
+}
+
+/// What a parser says of a line, without the place it adds: it sees each line
+/// as its first, and the error has the right number beside it.
+fn without_place(detail: &str) -> &str {
+    match detail.rsplit_once(" at line 1 column ") {
+        Some((what, column)) if column.bytes().all(|byte| byte.is_ascii_digit()) => what,
+        _ => detail,
     }
 }
 

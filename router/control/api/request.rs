@@ -137,7 +137,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
                 let detail = rejection.body_text();
                 let problem =
                     Problem::new(StatusCode::BAD_REQUEST, "invalid_query", detail.as_str());
-                Err(match named_in(&detail) {
+                Err(match parameter_in(&detail) {
                     Some(field) => problem.with("field", field),
                     None => problem,
                 })
@@ -384,6 +384,14 @@ fn json_problem(path: &str, error: &serde_json::Error) -> Problem {
         Some(field) => problem.with("field", field),
         None => problem,
     }
+}
+
+/// The parameter that a refusal of a query is about: axum writes
+/// `…query string: NAME: what is wrong`.
+fn parameter_in(detail: &str) -> Option<&str> {
+    let (_, said) = detail.split_once("query string: ")?;
+    let (name, _) = said.split_once(": ")?;
+    (!name.is_empty() && !name.contains(' ')).then_some(name)
 }
 
 /// The first name in backticks.
