@@ -80,7 +80,10 @@ impl Kernel {
         let signals = Signals::take().map_err(system("handle signals"))?;
         let state_dir = StateDir::open(&settings.state_dir)?;
         let sockets = Sockets::bind(&settings, state_dir.unclean)?;
-        state_dir.write_addresses(&sockets.addresses())?;
+        // For scripts only: a full disk is no reason not to serve.
+        if let Err(error) = state_dir.write_addresses(&sockets.addresses()) {
+            say(&error.to_string());
+        }
         let now = Instant::now();
         Ok(Kernel {
             posts: [

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::voice::say;
+
 /// Held for a supervisor's whole life; holds its pid.
 const LOCK: &str = "supervisor.lock";
 /// The addresses actually bound.
@@ -98,17 +100,19 @@ impl StateDir {
             lock,
             unclean,
         };
-        let own_pid = std::process::id().to_string();
-        state_dir
-            .sign(&own_pid)
-            .map_err(failed("write its lock file"))?;
+        // The lock is what counts; the pid in it only tells people whose it is.
+        // On a full disk the table that is there is served all the same.
+        if let Err(error) = state_dir.sign(&std::process::id().to_string()) {
+            say(&failed("write its lock file")(error).to_string());
+        }
         Ok(state_dir)
     }
 
     fn sign(&mut self, pid: &str) -> io::Result<()> {
-        self.lock.set_len(0)?;
+        // Written over what is there, which a full disk allows, then cut.
         self.lock.rewind()?;
-        self.lock.write_all(pid.as_bytes())
+        self.lock.write_all(pid.as_bytes())?;
+        self.lock.set_len(pid.len() as u64)
     }
 
     /// Writes `addresses.json`, whole or not at all.
@@ -117,10 +121,15 @@ impl StateDir {
         let fresh = self.path.join("addresses.json.new");
         std::fs::write(&fresh, format!("{json}\n"))
             .and_then(|()| std::fs::rename(&fresh, &target))
-            .map_err(|source| StateDirError::Io {
-                path: self.path.clone(),
-                what: "write addresses.json",
-                source,
+            .map_err(|source| {
+                // None rather than those of an earlier life, or half of them.
+                let _ = std::fs::remove_file(&fresh);
+                let _ = std::fs::remove_file(&target);
+                StateDirError::Io {
+                    path: self.path.clone(),
+                    what: "write addresses.json",
+                    source,
+                }
             })
     }
 
@@ -163,6 +172,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         drop(StateDir::open(temp.path()).unwrap());
         assert!(StateDir::open(temp.path()).unwrap().unclean);
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_written_leave_no_older_ones() {
+        let temp = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::open(temp.path()).unwrap();
+        let old = serde_json::json!({ "api": "127.0.0.1:1" });
+        state_dir.write_addresses(&old).unwrap();
+        std::fs::create_dir(temp.path().join("addresses.json.new")).unwrap();
+        assert!(state_dir.write_addresses(&old).is_err());
+        assert!(!temp.path().join(ADDRESSES).exists());
     }
 
     #[test]
