@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 /// Connections at once; more wait in the kernel's backlog.
-const CONNECTIONS: usize = 1_024;
+const CONNECTIONS: usize = 4_096;
 /// For a head to arrive, and for an idle connection to be used again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For answers under way when the server stops.

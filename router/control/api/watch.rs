@@ -16,7 +16,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch as channel;
+use tokio::sync::{Semaphore, SemaphorePermit, watch as channel};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
@@ -28,6 +28,11 @@ use crate::control::tokens::Caller;
 
 /// Log entries taken at a time.
 const ENTRIES: usize = 16;
+/// Watchers at once. Each holds a connection for as long as it likes, and
+/// those that register and renew leases need some too.
+const WATCHERS_MAX: usize = 512;
+/// Their seats, of the whole process.
+static SEATS: Semaphore = Semaphore::const_new(WATCHERS_MAX);
 /// A comment keeps the connection open this often.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -70,7 +75,8 @@ pub struct WatchedChange {
     params(Since, ("Last-Event-ID" = Option<String>, Header, description = "as `since`")),
     responses((status = 200, content_type = "text/event-stream", body = WatchedChange),
         (status = 400, body = ProblemBody), (status = 401, body = ProblemBody),
-        (status = 410, description = "compacted: read everything, then watch from its revision", body = ProblemBody)))]
+        (status = 410, description = "compacted: read everything, then watch from its revision", body = ProblemBody),
+        (status = 503, description = "too many watchers", body = ProblemBody)))]
 pub async fn watch(
     State(state): State<ApiState>,
     caller: Caller,
@@ -98,7 +104,12 @@ pub async fn watch(
         .registry
         .changes(since, 1)
         .map_err(|Compacted { floor }| gone(since, floor))?;
+    let seat = SEATS.try_acquire().map_err(|_| {
+        let detail = format!("{WATCHERS_MAX} watchers are connected, and there may be no more");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_watchers", detail)
+    })?;
     let watcher = Watcher {
+        _seat: seat,
         head: state.registry.head(),
         stopping: state.stopping.clone(),
         state,
@@ -123,6 +134,8 @@ fn gone(since: u64, floor: u64) -> Problem {
 }
 
 struct Watcher {
+    /// Free again when the watcher goes.
+    _seat: SemaphorePermit<'static>,
     state: ApiState,
     caller: Caller,
     head: channel::Receiver<u64>,
