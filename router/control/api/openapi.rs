@@ -30,6 +30,7 @@ use super::problem::Problem;
         super::tokens::issue, super::tokens::list, super::tokens::withdraw,
         healthz, document,
     ),
+    components(schemas(super::request::WaitFor)),
     modifiers(&Bearer, &Whole),
     security(("bearer" = []))
 )]
@@ -167,6 +168,13 @@ mod tests {
                     assert!(!is_json || status.starts_with('2'), "{at}");
                 }
             }
+        }
+        for reference in DOCUMENT.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{pointer} is not there"
+            );
         }
         for name in [
             "put_app",
