@@ -128,8 +128,8 @@ impl Clock {
         let mut slots = self.0.slots.borrow_mut();
         let fresh = Slot::new(true);
         let slot = if let Some(slot) = slots.free.pop() {
-            // An entry of the slot's former life may still be in the heap; it
-            // fires, finds nothing due, and is dropped or put back.
+            // An entry of the slot's former life may still be in the heap; its
+            // time comes, is not the armed one, and it is dropped.
             slots.all[slot as usize] = fresh;
             slot
         } else {
@@ -189,7 +189,9 @@ impl Clock {
                 }
                 heap.pop();
                 let slot = &mut slots.all[index as usize];
-                if !slot.live || at > slot.armed {
+                // An entry that is not the armed one was overtaken; put back,
+                // it would live as long as its connection.
+                if !slot.live || at != slot.armed {
                     continue;
                 }
                 slot.armed = NEVER;
@@ -317,6 +319,25 @@ mod tests {
                     .is_pending()
             );
         });
+    }
+
+    #[test]
+    fn a_deadline_moved_back_and_forth_leaves_no_entries_behind() {
+        let clock = Clock::new();
+        let deadline = clock.deadline();
+        let end = clock.now() + 20_000;
+        while clock.now() < end {
+            deadline.set_after(clock.now(), Duration::from_micros(900));
+            deadline.set_after(clock.now(), Duration::from_micros(300));
+            clock.fire();
+            deadline.set_after(clock.now(), Duration::from_micros(900));
+        }
+        deadline.set_after(clock.now(), Duration::from_secs(60));
+        let settled = clock.now() + 2_000;
+        while clock.now() < settled {
+            clock.fire();
+        }
+        assert_eq!(clock.0.heap.borrow().len(), 1);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What surrounds a body or replaces it: 1xx, Expect, trailers, HEAD, 204, 304.
 
-use crate::harness::{Backend, Router, answer_ok, eventually};
+use std::time::Duration;
+
+use crate::harness::{Backend, Router, answer_ok, eventually, pause};
 
 #[test]
 fn early_hints_from_a_backend_reach_the_client() {
@@ -256,4 +258,18 @@ fn an_early_answer_is_passed_on_while_the_client_still_uploads() {
     eventually("the backend connection is freed", || {
         (backend.open() == 0).then_some(())
     });
+}
+
+#[test]
+fn an_interim_answer_does_not_shorten_the_wait_for_the_final_one() {
+    let router = Router::start();
+    let backend = Backend::script(|mut conn| {
+        while conn.request().is_some() {
+            conn.write("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n");
+            pause(Duration::from_millis(10_500));
+            conn.write(answer_ok("late"));
+        }
+    });
+    router.serve("shop", &[&backend]);
+    assert_eq!(router.get("shop", "/").expect(200).text(), "late");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::router::AT_ONCE;
-use crate::harness::{Backend, Client, Router, eventually, patterned, within};
+use crate::harness::{Backend, Client, Router, eventually, patterned, pause, within};
 
 /// Reads the request, says nothing, and waits for the other side to go.
 fn silent() -> Backend {
@@ -113,6 +113,36 @@ fn a_client_that_stops_reading_stops_its_backend_not_the_router() {
     for _ in 0..20 {
         router.get("quiet", "/").expect(200);
     }
+}
+
+#[test]
+fn a_slow_reader_of_a_large_answer_gets_its_last_byte() {
+    let router = Router::with(&["edge.threads=1"]);
+    let piece = patterned(24 * 1024 * 1024);
+    let body = piece.clone();
+    let backend = Backend::script(move |mut conn| {
+        while conn.request().is_some() {
+            conn.write(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            ));
+            conn.write(&body);
+        }
+    });
+    router.serve("shop", &[&backend]);
+    let mut client = router.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    let answer = client.head().expect("an answer must begin");
+    assert_eq!(answer.status, 200);
+    let mut got = Vec::new();
+    while got.len() < piece.len() {
+        // Slower than the router: the end of the body waits there.
+        pause(Duration::from_millis(1));
+        got.extend_from_slice(&client.take(64 * 1024));
+    }
+    assert!(got == piece);
+    client.send("GET /next HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    assert_eq!(client.head().expect("kept in step").status, 200);
 }
 
 #[test]
@@ -232,7 +262,7 @@ fn a_slow_but_steady_answer_outlives_the_idle_timeout() {
         if conn.request().is_some() {
             conn.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
             for _ in 0..10 {
-                crate::harness::pause(Duration::from_millis(150));
+                pause(Duration::from_millis(150));
                 conn.write("x");
             }
         }
@@ -307,7 +337,7 @@ fn the_first_byte_timeout_starts_at_the_end_of_the_request() {
     let mut client = router.client();
     client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 8\r\n\r\n");
     for byte in b"slowbody" {
-        crate::harness::pause(Duration::from_millis(150));
+        pause(Duration::from_millis(150));
         client.send([*byte]);
     }
     client.answer().expect(200);

@@ -264,3 +264,21 @@ fn a_websocket_library_talks_through() {
         (backend.open() == 0).then_some(())
     });
 }
+
+#[test]
+fn a_101_before_the_end_of_the_request_is_refused() {
+    let router = Router::start();
+    let backend = Backend::script(|mut conn| {
+        if conn.head().is_some() {
+            conn.write(YES);
+            conn.until_closed();
+        }
+    });
+    router.serve("shop", &[&backend]);
+    let mut client = router.client();
+    client.send(
+        "POST /pipe HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: raw/1\r\n\
+         Content-Length: 4\r\n\r\nbo",
+    );
+    client.answer().refused(502, "H25");
+}

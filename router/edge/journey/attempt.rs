@@ -114,7 +114,7 @@ pub async fn converse<S: Wire>(
         ..Seen::default()
     };
     loop {
-        let checkout = pick(client, work, ledger, app, &seen).await?;
+        let checkout = pick(client, work, ledger, upload, app, &seen).await?;
         ledger.trying(checkout.index());
         match attempt(
             client,
@@ -260,6 +260,7 @@ async fn pick<S: Wire>(
     client: &mut Client<S>,
     work: &mut Work,
     ledger: &mut Ledger,
+    upload: &mut Upload,
     app: &Arc<App>,
     seen: &Seen,
 ) -> Result<Checkout, Failed> {
@@ -288,7 +289,7 @@ async fn pick<S: Wire>(
                 break;
             }
         }
-        if client.poll_gone(cx, &mut work.input).is_ready() {
+        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
             return Poll::Ready(Err(Failed::Client(Code::H27)));
         }
         if thread.phase() == Phase::Cutting {
@@ -336,7 +337,8 @@ async fn attempt<S: Wire>(
         ledger.connect_us = Some(0);
         stream
     } else {
-        open(client, work, ledger, app, checkout.backend().address()).await?
+        let address = checkout.backend().address();
+        open(client, work, ledger, upload, app, address).await?
     };
     await_head(client, work, ledger, upload, app, &mut backend).await?;
     Ok(backend)
@@ -347,6 +349,7 @@ async fn open<S: Wire>(
     client: &mut Client<S>,
     work: &mut Work,
     ledger: &mut Ledger,
+    upload: &mut Upload,
     app: &App,
     address: SocketAddr,
 ) -> Result<TcpStream, Fault> {
@@ -361,7 +364,7 @@ async fn open<S: Wire>(
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(connected.map_err(|error| connect_fault(client, &error)));
         }
-        if client.poll_gone(cx, &mut work.input).is_ready() {
+        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
             return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
         }
         client.deadline.poll(cx).map(|()| {
@@ -443,9 +446,13 @@ async fn await_head<S: Wire>(
         let turn = poll_fn(|cx| wait.poll(cx, client, work, ledger, upload, app, backend)).await?;
         match turn {
             Turn::Head => return Ok(()),
-            Turn::Interim => relay::interim(client, work, ledger)
-                .await
-                .map_err(Fault::Final)?,
+            Turn::Interim => {
+                relay::interim(client, work, ledger)
+                    .await
+                    .map_err(Fault::Final)?;
+                // Writing it took the deadline.
+                wait.armed = false;
+            }
         }
     }
 }
@@ -458,6 +465,23 @@ struct Wait {
 }
 
 impl Wait {
+    /// Sets the deadline of the present state: for the first byte, from the end
+    /// of the request; before that, rolling.
+    fn arm<S: Wire>(&mut self, client: &Client<S>, ledger: &Ledger, app: &App, progress: bool) {
+        if self.armed && (self.sent || !progress) {
+            return;
+        }
+        self.armed = true;
+        let now = client.thread.clock.now();
+        let (since, patience) = if self.sent {
+            let sent_at = ledger.sent_at.unwrap_or(now);
+            (sent_at, app.policy.first_byte_timeout)
+        } else {
+            (now, app.policy.idle_timeout)
+        };
+        client.deadline.set_after(since, patience);
+    }
+
     #[allow(
         clippy::too_many_arguments,
         reason = "one wait on everything a request holds"
@@ -493,28 +517,19 @@ impl Wait {
         }
         if upload.is_over() && !self.sent {
             self.sent = true;
-            self.armed = true;
-            let now = client.thread.clock.now();
-            ledger.sent_at = Some(now);
-            client
-                .deadline
-                .set_after(now, app.policy.first_byte_timeout);
+            self.armed = false;
+            ledger.sent_at = Some(client.thread.clock.now());
         }
         if let Poll::Ready(turn) = poll_answer(cx, client, work, ledger, backend) {
-            return Poll::Ready(turn);
+            return Poll::Ready(turn.and_then(|turn| switched(turn, work, upload)));
         }
-        if self.sent && client.poll_gone(cx, &mut work.input).is_ready() {
+        if self.sent && upload.poll_gone(cx, client, &mut work.input).is_ready() {
             return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
         }
         if client.thread.phase() == Phase::Cutting {
             return Poll::Ready(Err(Fault::Final(Failed::Drained)));
         }
-        if !self.sent && (progress || !self.armed) {
-            self.armed = true;
-            client
-                .deadline
-                .set_after(client.thread.clock.now(), app.policy.idle_timeout);
-        }
+        self.arm(client, ledger, app, progress);
         client.deadline.poll(cx).map(|()| {
             Err(if self.sent || upload.awaits_backend() {
                 Fault::Silent
@@ -523,6 +538,21 @@ impl Wait {
             })
         })
     }
+}
+
+/// Lets a 101 through only if the client asked for it and its request is sent
+/// whole: after any other, its next requests would pass the routing by.
+fn switched(turn: Turn, work: &Work, upload: &Upload) -> Result<Turn, Fault> {
+    let cause = match (work.head.upgrade, upload.is_done()) {
+        _ if !work.response.switching => return Ok(turn),
+        (true, true) => return Ok(turn),
+        (true, false) => "101 before the end of the request",
+        (false, _) => "101 to a request without Upgrade",
+    };
+    Err(Fault::Defect(Defect {
+        code: Code::H25,
+        cause,
+    }))
 }
 
 /// Reads the answer until a head is whole.
@@ -544,12 +574,6 @@ fn poll_answer<S: Wire>(
                 &mut work.response,
             );
             match parsed {
-                Ok(Some(_)) if work.response.switching && !work.head.upgrade => {
-                    return Poll::Ready(Err(Fault::Defect(Defect {
-                        code: Code::H25,
-                        cause: "101 to a request without Upgrade",
-                    })));
-                }
                 Ok(Some(bytes)) => {
                     work.answer_bytes = bytes;
                     let interim = work.response.interim();

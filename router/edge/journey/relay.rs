@@ -232,8 +232,10 @@ struct Flow {
 }
 
 impl Flow {
+    /// Read to its end, and none of it left in a pipe.
     fn is_whole(&self) -> bool {
-        self.body.done() || self.ended
+        let held = self.spliced.as_ref().map_or(0, Spliced::held);
+        held == 0 && (self.body.done() || self.ended)
     }
 
     /// Body bytes that reached the client's socket, framing not counted; exact
@@ -295,7 +297,10 @@ impl Flow {
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
-        } else if !writing && client.poll_gone(cx, &mut work.input).is_ready() {
+        }
+        // Also where the upload ended just now: it waits for the client no more.
+        if upload.is_over() && !writing && upload.poll_gone(cx, client, &mut work.input).is_ready()
+        {
             return Poll::Ready(Err(Broke::Client(Code::H27)));
         }
         if client.thread.phase() == Phase::Cutting {

@@ -36,6 +36,8 @@ pub struct Upload {
     /// ones that belong to what follows.
     chunk: Buffer,
     pending: usize,
+    /// The raw ones are of the body and have not met the filter.
+    unseen: bool,
     /// Filtered bytes after `first`, while all of them fit.
     replay: Vec<u8>,
     whole: bool,
@@ -78,6 +80,7 @@ impl Upload {
             first: work.head_bytes..work.head_bytes,
             chunk: Buffer::default(),
             pending: 0,
+            unseen: false,
             replay: Vec::new(),
             whole: true,
             stage: Stage::Lead(0),
@@ -133,6 +136,30 @@ impl Upload {
         self.pending = 0;
         self.stage = Stage::Lead(0);
         self.touched = false;
+    }
+
+    /// Notices a client that leaves while nothing is read from it. What it
+    /// sends meanwhile is kept in its order, as far as there is room: behind
+    /// the body bytes held here, or in `input` if the body is over.
+    pub fn poll_gone<S: Wire>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client<S>,
+        input: &mut Buffer,
+    ) -> Poll<()> {
+        if self.body.done() && self.chunk.is_empty() {
+            return client.poll_gone(cx, input);
+        }
+        if self.chunk.capacity() < SMALL_BYTES {
+            self.widen(client, SMALL_BYTES);
+        }
+        let held = self.chunk.len();
+        let gone = client.poll_gone(cx, &mut self.chunk);
+        if self.chunk.len() > held && !self.body.done() {
+            self.unseen = true;
+            self.owed = self.owed.filter(|written| *written > 0);
+        }
+        gone
     }
 
     /// Sends what can be sent now. Ready once nothing is left, or on trouble
@@ -255,17 +282,14 @@ impl Upload {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        if std::mem::take(&mut self.unseen) {
+            return Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed));
+        }
         // A body in full flow: fewer, larger reads.
         let flowing = self.body.payload() > 4 * SMALL_BYTES as u64;
-        if self.chunk.capacity() < if flowing { LARGE_BYTES } else { SMALL_BYTES } {
-            let buffers = &client.thread.buffers;
-            let mut larger = if flowing {
-                buffers.large()
-            } else {
-                buffers.small()
-            };
-            larger.extend(self.chunk.data());
-            buffers.put(std::mem::replace(&mut self.chunk, larger));
+        let wanted = if flowing { LARGE_BYTES } else { SMALL_BYTES };
+        if self.chunk.capacity() < wanted {
+            self.widen(client, wanted);
         }
         if self.chunk.room() == 0 {
             self.chunk.compact();
@@ -277,6 +301,18 @@ impl Upload {
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed))
+    }
+
+    /// A buffer of this size, large or small, for what is held.
+    fn widen<S>(&mut self, client: &Client<S>, bytes: usize) {
+        let buffers = &client.thread.buffers;
+        let mut wider = if bytes == LARGE_BYTES {
+            buffers.large()
+        } else {
+            buffers.small()
+        };
+        wider.extend(self.chunk.data());
+        buffers.put(std::mem::replace(&mut self.chunk, wider));
     }
 
     /// Passes what was read through the body's filter and keeps it for a retry.
@@ -303,6 +339,9 @@ impl Upload {
     /// After an answer of the router's own: reads and drops what is left of a
     /// small body, so that the connection can be kept. Whether it can.
     pub async fn settle<S: Wire>(&mut self, client: &mut Client<S>, work: &mut Work) -> bool {
+        // What no backend took is not the next request's.
+        self.chunk.consume(self.pending);
+        self.pending = 0;
         if self.body.done() {
             work.input.extend(self.chunk.data());
             self.chunk.clear();
