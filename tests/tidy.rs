@@ -78,20 +78,12 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Files that may be longer than [`LINES`], and why.
 const LONGER: &[(&str, &str)] = &[
     (
-        "router/control/api/tests.rs",
-        "one table of calls and answers, read like a list",
-    ),
-    (
         "router/control/staging.rs",
         "every change of the registry stands beside the others it must agree with",
     ),
     (
         "router/control/store.rs",
         "the store's layout and its tests; half of it is tests",
-    ),
-    (
-        "router/edge/journey/attempt.rs",
-        "an attempt and its retries read top to bottom in one place",
     ),
 ];
 

@@ -4,40 +4,26 @@
 //! Owns the loop over attempts and what is safe to repeat (RFC 9110, section
 //! 9.2.2): everything while no byte of the request can have been processed; an
 //! idempotent request, or one with an `Idempotency-Key`, while no byte of its
-//! answer was sent on. Balancing and queueing are asked of [`crate::policy`].
+//! answer was sent on.
 
-use std::future::poll_fn;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::Work;
+use super::await_head::await_head;
 use super::client::{Client, Wire};
 use super::ledger::Ledger;
-use super::upload::{Trouble, Upload};
-use super::{Work, relay};
-use crate::edge::buffer::SMALL_BYTES;
-use crate::edge::clock::Micros;
-use crate::edge::http1::head::Limits;
+use super::open::open;
+use super::pick::pick;
+use super::upload::Upload;
 use crate::edge::http1::request::Refusal;
-use crate::edge::http1::response::{self, Defect};
-use crate::edge::http1::scan::Scan;
-use crate::edge::thread::{Phase, Thread};
-use crate::edge::upstream::{self, Checkout};
-use crate::observe::{Code, Counter, Gauge, Histogram};
-use crate::policy::balance::{self, Choice, Tried};
+use crate::edge::http1::response::Defect;
+use crate::edge::thread::Thread;
+use crate::edge::upstream::Checkout;
+use crate::observe::{Code, Counter};
+use crate::policy::balance::Tried;
 use crate::table::App;
-
-/// Queueing and connecting, retries included, end after this.
-const CONNECT_PHASE: Duration = Duration::from_secs(75);
-
-/// A request waits at most this long for a backend with room.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A conversation with a backend whose answer's head is in.
 pub struct Answered {
@@ -58,7 +44,7 @@ pub enum Failed {
 }
 
 /// One attempt's failure.
-enum Fault {
+pub(super) enum Fault {
     Connect(ConnectFault),
     /// Closed or reset before a byte of the answer.
     Closed,
@@ -71,17 +57,17 @@ enum Fault {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum ConnectFault {
+pub(super) enum ConnectFault {
     Refused,
     TimedOut,
 }
 
 /// What a request's attempts met, to name its failure when none is left.
 #[derive(Default)]
-struct Seen {
-    tried: Tried,
+pub(super) struct Seen {
+    pub(super) tried: Tried,
     /// Backends in `tried`.
-    tries: usize,
+    pub(super) tries: usize,
     retries_left: u32,
     /// A pooled connection was dead: no other is trusted.
     fresh_only: bool,
@@ -91,7 +77,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         match (self.refused > 0, self.timed_out > 0, self.closed > 0) {
             (true, false, false) => Code::H21,
             (false, true, false) => Code::H19,
@@ -235,87 +221,6 @@ fn judge(
     Ok(())
 }
 
-/// A backend with room; none: all are full.
-fn choose(thread: &Thread, app: &Arc<App>, seen: &Seen) -> Option<Result<Checkout, Failed>> {
-    loop {
-        let random = thread.random.borrow_mut().u64(..);
-        match balance::choose(&**app, random, app.policy.max_concurrency, &seen.tried) {
-            Choice::Backend(index) => {
-                if let Some(checkout) = Checkout::take(app, index) {
-                    return Some(Ok(checkout));
-                }
-            }
-            Choice::NoneLeft if seen.tries == 0 => return Some(Err(Failed::Answer(Code::H14))),
-            Choice::NoneLeft => {
-                thread.cells.inc(Counter::WithheldNoBackend);
-                return Some(Err(Failed::Answer(seen.code())));
-            }
-            Choice::AllFull => return None,
-        }
-    }
-}
-
-/// A backend with room, waiting in the app's queue if there is none.
-async fn pick<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &Arc<App>,
-    seen: &Seen,
-) -> Result<Checkout, Failed> {
-    let thread = Rc::clone(&client.thread);
-    if let Some(picked) = choose(&thread, app, seen) {
-        return picked;
-    }
-    let limit = app
-        .policy
-        .queue
-        .unwrap_or_else(|| 50 * u32::try_from(app.backends.len()).unwrap_or(u32::MAX / 50));
-    let since = thread.clock.now();
-    let Some(mut place) = app.live().queue.join(limit) else {
-        thread.cells.inc(Counter::QueueFull);
-        return Err(Failed::Answer(Code::H11));
-    };
-    thread.cells.up(Gauge::Queued);
-    client.deadline.set_after(since, QUEUE_PATIENCE);
-    let waited = poll_fn(|cx| {
-        loop {
-            // Asked again in the queue too: room made before joining it woke nobody.
-            if let Some(picked) = choose(&thread, app, seen) {
-                return Poll::Ready(picked);
-            }
-            if Pin::new(&mut place).poll(cx).is_pending() {
-                break;
-            }
-        }
-        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Failed::Client(Code::H27)));
-        }
-        if thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Failed::Drained));
-        }
-        client
-            .deadline
-            .poll(cx)
-            .map(|()| Err(Failed::Answer(Code::H11)))
-    })
-    .await;
-    if waited.is_ok() {
-        place.served();
-    }
-    thread.cells.down(Gauge::Queued);
-    let waited_us = thread.clock.now() - since;
-    ledger.queue_us += waited_us;
-    thread.cells.observe(Histogram::QueueWait, waited_us);
-    thread.cells.inc(match &waited {
-        Ok(_) => Counter::QueueAdmitted,
-        Err(Failed::Client(_)) => Counter::QueueClientLeft,
-        Err(_) => Counter::QueueTimedOut,
-    });
-    waited
-}
-
 /// One attempt: connection, request out, answer's head in.
 async fn attempt<S: Wire>(
     client: &mut Client<S>,
@@ -342,265 +247,4 @@ async fn attempt<S: Wire>(
     };
     await_head(client, work, ledger, upload, app, &mut backend).await?;
     Ok(backend)
-}
-
-/// Opens a connection, within the attempt's and the phase's time.
-async fn open<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &App,
-    address: SocketAddr,
-) -> Result<TcpStream, Fault> {
-    let thread = Rc::clone(&client.thread);
-    let since = thread.clock.now();
-    client.deadline.set_after(
-        since,
-        app.policy.connect_timeout.min(phase_left(ledger, since)),
-    );
-    let mut connecting = pin!(upstream::connect(address));
-    let outcome = poll_fn(|cx| {
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(connected.map_err(|error| connect_fault(client, &error)));
-        }
-        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
-        }
-        client.deadline.poll(cx).map(|()| {
-            thread.cells.inc(Counter::ConnectTimedOut);
-            Err(Fault::Connect(ConnectFault::TimedOut))
-        })
-    })
-    .await;
-    let took = thread.clock.now() - since;
-    ledger.connect_us = Some(took);
-    if outcome.is_ok() {
-        thread.cells.inc(Counter::BackendOpened);
-        thread.cells.observe(Histogram::Connect, took);
-    }
-    outcome
-}
-
-/// What is left of the time for queueing and connecting.
-fn phase_left(ledger: &Ledger, now: Micros) -> Duration {
-    CONNECT_PHASE.saturating_sub(Duration::from_micros(now.saturating_sub(ledger.began)))
-}
-
-fn connect_fault<S>(client: &Client<S>, error: &io::Error) -> Fault {
-    use io::ErrorKind as Kind;
-    let (counter, fault) = match error.kind() {
-        Kind::ConnectionRefused => (Counter::ConnectRefused, ConnectFault::Refused),
-        Kind::TimedOut => (Counter::ConnectTimedOut, ConnectFault::TimedOut),
-        Kind::HostUnreachable | Kind::NetworkUnreachable => {
-            (Counter::ConnectUnreachable, ConnectFault::Refused)
-        }
-        _ if matches!(
-            rustix::io::Errno::from_io_error(error),
-            Some(
-                rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::ADDRNOTAVAIL
-            )
-        ) =>
-        {
-            // The router's own want, not the backend's: no attempt elsewhere
-            // would fare better.
-            client.thread.cells.inc(Counter::ConnectExhausted);
-            return Fault::Final(Failed::Answer(Code::H22));
-        }
-        _ => (Counter::ConnectOther, ConnectFault::Refused),
-    };
-    client.thread.cells.inc(counter);
-    Fault::Connect(fault)
-}
-
-/// What the wait for an answer's head comes to.
-enum Turn {
-    /// The final head is parsed.
-    Head,
-    /// An interim (1xx) head is parsed.
-    Interim,
-}
-
-/// Sends the request and reads until the answer's head is in; passes interim
-/// answers on.
-async fn await_head<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &App,
-    backend: &mut TcpStream,
-) -> Result<(), Fault> {
-    if work.answer.capacity() == 0 {
-        work.answer = client.thread.buffers.small();
-    }
-    work.answer.clear();
-    work.answer_scan = Scan::default();
-    let mut wait = Wait {
-        sent: false,
-        armed: false,
-    };
-    loop {
-        let turn = poll_fn(|cx| wait.poll(cx, client, work, ledger, upload, app, backend)).await?;
-        match turn {
-            Turn::Head => return Ok(()),
-            Turn::Interim => {
-                relay::interim(client, work, ledger)
-                    .await
-                    .map_err(Fault::Final)?;
-                // Writing it took the deadline.
-                wait.armed = false;
-            }
-        }
-    }
-}
-
-struct Wait {
-    /// The request is sent whole and its end noted.
-    sent: bool,
-    /// The deadline is set for the present state.
-    armed: bool,
-}
-
-impl Wait {
-    /// Sets the deadline of the present state: for the first byte, from the end
-    /// of the request; before that, rolling.
-    fn arm<S: Wire>(&mut self, client: &Client<S>, ledger: &Ledger, app: &App, progress: bool) {
-        if self.armed && (self.sent || !progress) {
-            return;
-        }
-        self.armed = true;
-        let now = client.thread.clock.now();
-        let (since, patience) = if self.sent {
-            let sent_at = ledger.sent_at.unwrap_or(now);
-            (sent_at, app.policy.first_byte_timeout)
-        } else {
-            (now, app.policy.idle_timeout)
-        };
-        client.deadline.set_after(since, patience);
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one wait on everything a request holds"
-    )]
-    fn poll<S: Wire>(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<S>,
-        work: &mut Work,
-        ledger: &mut Ledger,
-        upload: &mut Upload,
-        app: &App,
-        backend: &mut TcpStream,
-    ) -> Poll<Result<Turn, Fault>> {
-        let mut progress = false;
-        if !upload.is_over() {
-            match upload.poll(
-                cx,
-                client,
-                work,
-                backend,
-                app.policy.replay_bytes,
-                &mut progress,
-            ) {
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-                Poll::Ready(Err(Trouble::ClientGone)) => {
-                    return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
-                }
-                Poll::Ready(Err(Trouble::Malformed(refusal))) => {
-                    return Poll::Ready(Err(Fault::Final(Failed::Refused(refusal))));
-                }
-            }
-        }
-        if upload.is_over() && !self.sent {
-            self.sent = true;
-            self.armed = false;
-            ledger.sent_at = Some(client.thread.clock.now());
-        }
-        if let Poll::Ready(turn) = poll_answer(cx, client, work, ledger, backend) {
-            return Poll::Ready(turn.and_then(|turn| switched(turn, work, upload)));
-        }
-        if self.sent && upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
-        }
-        if client.thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Fault::Final(Failed::Drained)));
-        }
-        self.arm(client, ledger, app, progress);
-        client.deadline.poll(cx).map(|()| {
-            Err(if self.sent || upload.awaits_backend() {
-                Fault::Silent
-            } else {
-                Fault::Final(Failed::Client(Code::H28))
-            })
-        })
-    }
-}
-
-/// Lets a 101 through only if the client asked for it and its request is sent
-/// whole: after any other, its next requests would pass the routing by.
-fn switched(turn: Turn, work: &Work, upload: &Upload) -> Result<Turn, Fault> {
-    let cause = match (work.head.upgrade, upload.is_done()) {
-        _ if !work.response.switching => return Ok(turn),
-        (true, true) => return Ok(turn),
-        (true, false) => "101 before the end of the request",
-        (false, _) => "101 to a request without Upgrade",
-    };
-    Err(Fault::Defect(Defect {
-        code: Code::H25,
-        cause,
-    }))
-}
-
-/// Reads the answer until a head is whole.
-fn poll_answer<S: Wire>(
-    cx: &mut Context<'_>,
-    client: &Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    backend: &mut TcpStream,
-) -> Poll<Result<Turn, Fault>> {
-    let was_head = work.head.is_head();
-    loop {
-        if !work.answer.is_empty() {
-            let parsed = response::parse_response(
-                work.answer.data(),
-                &mut work.answer_scan,
-                &Limits::RESPONSE,
-                was_head,
-                &mut work.response,
-            );
-            match parsed {
-                Ok(Some(bytes)) => {
-                    work.answer_bytes = bytes;
-                    let interim = work.response.interim();
-                    return Poll::Ready(Ok(if interim { Turn::Interim } else { Turn::Head }));
-                }
-                Ok(None) => {}
-                Err(defect) => return Poll::Ready(Err(Fault::Defect(defect))),
-            }
-        }
-        if work.answer.room() == 0 {
-            work.answer.compact();
-            if work.answer.room() == 0 {
-                let larger =
-                    (work.answer.capacity() * 4).min(Limits::RESPONSE.head_bytes + SMALL_BYTES);
-                work.answer.grow(larger);
-            }
-        }
-        let room = work.answer.room();
-        match work.answer.poll_read(cx, backend, room) {
-            Poll::Ready(Ok(n @ 1..)) => {
-                if ledger.first_byte_at.is_none() {
-                    ledger.first_byte_at = Some(client.thread.clock.now());
-                }
-                debug_assert!(n <= room);
-            }
-            Poll::Ready(_) => return Poll::Ready(Err(Fault::Closed)),
-            Poll::Pending => return Poll::Pending,
-        }
-    }
 }

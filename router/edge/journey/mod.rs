@@ -14,7 +14,9 @@
 //! | file | step |
 //! |---|---|
 //! | [`client`] | a client connection: waiting, reading heads, lingering close |
-//! | [`attempt`] | a backend picked, a connection, the request sent, retries |
+//! | [`attempt`] | one backend after another until one answers, where that is safe |
+//! | [`pick`], [`open`] | a backend with room; a connection to it |
+//! | [`await_head`] | the request out, the answer's head in |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
 //! | [`relay`] | the answer on its way back, uploads going on meanwhile |
 //! | [`splice`] | large bodies past our memory |
@@ -25,8 +27,11 @@
 //! so that it learns; a request whose answer has begun is never sent again.
 
 mod attempt;
+mod await_head;
 mod client;
 mod ledger;
+mod open;
+mod pick;
 mod pipe;
 mod relay;
 mod splice;
