@@ -66,8 +66,6 @@ pub(super) enum ConnectFault {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) tried: Tried,
-    /// Backends in `tried`.
-    pub(super) tries: usize,
     retries_left: u32,
     /// A pooled connection was dead: no other is trusted.
     fresh_only: bool,
@@ -207,7 +205,6 @@ fn judge(
     }
     if !stale {
         seen.tried.push(checkout.index());
-        seen.tries += 1;
         if seen.retries_left == 0 {
             withheld = withheld.or(Some(Counter::WithheldTries));
         }

@@ -36,7 +36,9 @@ fn choose(thread: &Thread, app: &Arc<App>, seen: &Seen) -> Option<Result<Checkou
                     return Some(Ok(checkout));
                 }
             }
-            Choice::NoneLeft if seen.tries == 0 => return Some(Err(Failed::Answer(Code::H14))),
+            Choice::NoneLeft if seen.tried.is_empty() => {
+                return Some(Err(Failed::Answer(Code::H14)));
+            }
             Choice::NoneLeft => {
                 thread.cells.inc(Counter::WithheldNoBackend);
                 return Some(Err(Failed::Answer(seen.code())));
