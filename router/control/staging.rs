@@ -453,6 +453,7 @@ fn backend(spec: &BackendSpec, before: Option<&BackendRecord>, revision: u64) ->
         incarnation,
         lease_seconds: spec.lease_seconds,
         drain_ms: 0,
+        ejected: false,
     }
 }
 

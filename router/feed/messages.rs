@@ -168,9 +168,16 @@ pub struct Collect {
 /// An operator's order, carried out on every thread.
 #[derive(Clone, PartialEq, Message)]
 pub struct Order {
-    /// What to do: none is defined in this version.
+    /// What to do: `readmit` forgets what made a backend be ejected. Others are
+    /// unknown to this version.
     #[prost(string, tag = "1")]
     pub verb: String,
+    /// The app concerned.
+    #[prost(string, tag = "2")]
+    pub app: String,
+    /// The backend concerned.
+    #[prost(string, tag = "3")]
+    pub backend: String,
 }
 
 /// The envelope's revision is active.
@@ -284,6 +291,40 @@ pub struct BackendReport {
     /// Attempts on it that failed.
     #[prost(uint64, tag = "4")]
     pub failures: u64,
+    /// Its health as this edge judges it.
+    #[prost(enumeration = "Health", tag = "5")]
+    pub health: i32,
+    /// Why it is out, or was last; a word in snake case, empty if it never was.
+    #[prost(string, tag = "6")]
+    pub reason: String,
+    /// In this state since, Unix milliseconds; 0: since it is known.
+    #[prost(uint64, tag = "7")]
+    pub since_ms: u64,
+    /// Times it was ejected.
+    #[prost(uint64, tag = "8")]
+    pub ejections: u64,
+    /// Its recent time to the first byte, microseconds.
+    #[prost(uint64, tag = "9")]
+    pub latency_us: u64,
+    /// Its share of its weight, in thousandths: below 1,000 while it ramps up.
+    #[prost(uint32, tag = "10")]
+    pub share_permille: u32,
+}
+
+/// A backend's health as one edge judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Health {
+    /// In rotation.
+    Healthy = 0,
+    /// In rotation, its share rising.
+    Ramping = 1,
+    /// Asked for rest (Retry-After): used last.
+    Resting = 2,
+    /// Out of rotation.
+    Ejected = 3,
+    /// Out of rotation, a trial under way.
+    Trial = 4,
 }
 
 /// Something an operator may want to know.
@@ -357,6 +398,87 @@ pub struct PolicyRecord {
     /// Every request is answered H80.
     #[prost(bool, optional, tag = "9")]
     pub maintenance: Option<bool>,
+    /// Milliseconds one try may wait for its first byte while another backend
+    /// is left; absent: as long as the request.
+    #[prost(uint64, optional, tag = "10")]
+    pub try_timeout_ms: Option<u64>,
+    /// Milliseconds from a request's first byte to its answer's first byte, all
+    /// waits and tries together; absent: bounded by the other times only.
+    #[prost(uint64, optional, tag = "11")]
+    pub deadline_ms: Option<u64>,
+    /// When a try is overtaken by another; absent: learned.
+    #[prost(message, optional, tag = "12")]
+    pub hedge: Option<HedgeRecord>,
+    /// Milliseconds a request may wait for a backend to come up.
+    #[prost(uint64, optional, tag = "13")]
+    pub boot_wait_ms: Option<u64>,
+    /// Milliseconds over which a new or readmitted backend gets its full share;
+    /// 0: at once.
+    #[prost(uint64, optional, tag = "14")]
+    pub slow_start_ms: Option<u64>,
+    /// Retries allowed, as a percentage of recent requests.
+    #[prost(uint32, optional, tag = "15")]
+    pub retry_percent: Option<u32>,
+    /// Retries allowed each second besides.
+    #[prost(uint32, optional, tag = "16")]
+    pub retry_per_second: Option<u32>,
+    /// Whether failing backends are taken out of rotation.
+    #[prost(bool, optional, tag = "17")]
+    pub ejection: Option<bool>,
+    /// How backends are asked whether they are well; absent: they are not.
+    #[prost(message, optional, tag = "18")]
+    pub probe: Option<ProbeRecord>,
+}
+
+/// When a try that has not answered is overtaken by one on another backend.
+/// None of the fields set: never.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct HedgeRecord {
+    /// After this share of the app's recent answers would have come, in
+    /// thousandths.
+    #[prost(uint32, optional, tag = "1")]
+    pub permille: Option<u32>,
+    /// After this many milliseconds.
+    #[prost(uint64, optional, tag = "2")]
+    pub after_ms: Option<u64>,
+}
+
+/// An active probe; absent fields have the defaults of
+/// [`crate::table::Probe`].
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct ProbeRecord {
+    /// What is asked for; empty: only a connection is opened.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// The Host sent; empty: the backend's address.
+    #[prost(string, tag = "2")]
+    pub host: String,
+    /// Milliseconds between two probes of one backend.
+    #[prost(uint64, optional, tag = "3")]
+    pub interval_ms: Option<u64>,
+    /// Milliseconds a probe may take.
+    #[prost(uint64, optional, tag = "4")]
+    pub timeout_ms: Option<u64>,
+    /// Passed probes in a row that bring a backend back.
+    #[prost(uint32, optional, tag = "5")]
+    pub rise: Option<u32>,
+    /// Failed probes in a row that take it out.
+    #[prost(uint32, optional, tag = "6")]
+    pub fall: Option<u32>,
+    /// Statuses that pass, as ranges.
+    #[prost(message, repeated, tag = "7")]
+    pub statuses: Vec<StatusRange>,
+}
+
+/// Statuses from `first` to `last`, both included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct StatusRange {
+    /// 100 to 599.
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    /// 100 to 599, not below `first`.
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
 }
 
 /// An instance of an app.
@@ -389,6 +511,9 @@ pub struct BackendRecord {
     /// While draining: the longest it may take, milliseconds. Control's own.
     #[prost(uint64, tag = "8")]
     pub drain_ms: u64,
+    /// An operator took it out of rotation until it is readmitted.
+    #[prost(bool, tag = "9")]
+    pub ejected: bool,
 }
 
 /// Whether new requests may go to a backend.

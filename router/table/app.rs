@@ -165,6 +165,8 @@ pub struct Backend {
     pub(super) ip: [u8; 16],
     pub(super) port: u16,
     pub(super) standing: u8,
+    /// Out of rotation by an operator's order.
+    pub ejected: bool,
     pub(super) live: OnceBox<Arc<BackendLive>>,
 }
 
@@ -229,6 +231,7 @@ impl Backend {
             && self.id == other.id
             && self.weight == other.weight
             && self.standing == other.standing
+            && self.ejected == other.ejected
             && self.release == other.release
     }
 

@@ -122,6 +122,7 @@ impl Compiler {
             ip,
             port,
             standing,
+            ejected: record.ejected,
             live: OnceBox::new(),
         })
     }

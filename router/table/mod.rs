@@ -31,7 +31,7 @@ pub use app::{App, Backend};
 pub use change::Install;
 pub use live::{AppLive, BackendLive};
 pub use memory::TableMemory;
-pub use policy::{Policy, PolicyError};
+pub use policy::{Hedge, Policy, PolicyError, Probe, StatusSet};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

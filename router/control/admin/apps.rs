@@ -238,6 +238,7 @@ mod tests {
                 in_flight: 2,
                 requests: 6,
                 failures: 1,
+                ..BackendReport::default()
             }],
             ..AppReport::default()
         };

@@ -90,6 +90,7 @@ impl Policy {
             max_concurrency: count("max_concurrency", self.max_concurrency, 1, 1_000_000)?,
             queue: count("queue", self.queue, 0, 1_000_000)?,
             maintenance: self.maintenance,
+            ..PolicyRecord::default()
         })
     }
 
