@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Microseconds since the thread's clock was made.
+/// Microseconds since the origin of the process's clocks.
 pub type Micros = u64;
 
 const NEVER: Micros = Micros::MAX;
@@ -73,17 +73,12 @@ impl Slot {
     }
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Clock {
-    /// A clock that reads zero now.
-    pub fn new() -> Self {
+    /// A clock that read zero at `origin`: of one origin, the clocks of several
+    /// threads agree.
+    pub fn since(origin: Instant) -> Self {
         let clock = Clock(Rc::new(Inner {
-            origin: Instant::now(),
+            origin,
             last: Cell::new(0),
             unix_origin_us: Cell::new(0),
             slots: RefCell::default(),
@@ -95,7 +90,7 @@ impl Clock {
         clock
     }
 
-    /// Microseconds since the clock was made.
+    /// Microseconds since the origin.
     pub fn now(&self) -> Micros {
         let now = u64::try_from(self.0.origin.elapsed().as_micros()).unwrap_or(NEVER);
         self.0.last.set(now);
@@ -290,7 +285,7 @@ mod tests {
     #[test]
     fn a_deadline_fires_at_its_time_and_not_before() {
         run(async {
-            let clock = Clock::new();
+            let clock = Clock::since(Instant::now());
             tokio::task::spawn_local(clock.clone().drive());
             let deadline = clock.deadline();
             let start = clock.now();
@@ -303,7 +298,7 @@ mod tests {
     #[test]
     fn a_deadline_moved_earlier_or_later_fires_at_its_last_time() {
         run(async {
-            let clock = Clock::new();
+            let clock = Clock::since(Instant::now());
             tokio::task::spawn_local(clock.clone().drive());
             let deadline = clock.deadline();
             let start = clock.now();
@@ -323,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_deadline_moved_back_and_forth_leaves_no_entries_behind() {
-        let clock = Clock::new();
+        let clock = Clock::since(Instant::now());
         let deadline = clock.deadline();
         let end = clock.now() + 20_000;
         while clock.now() < end {
@@ -343,7 +338,7 @@ mod tests {
     #[test]
     fn a_recycled_slot_does_not_inherit_a_deadline() {
         run(async {
-            let clock = Clock::new();
+            let clock = Clock::since(Instant::now());
             tokio::task::spawn_local(clock.clone().drive());
             let first = clock.deadline();
             first.set_after(clock.now(), Duration::from_millis(5));

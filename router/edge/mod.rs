@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::sync::{Sync, SyncInputs};
+use self::sync::{EventSender, Sync, SyncInputs, event_queue};
 use self::thread::Phase;
 use crate::heritage::{EdgeHeritage, Lifeline, Order};
 use crate::observe::EdgeCells;
@@ -67,6 +67,10 @@ pub struct Shared {
     pub beats: Box<[AtomicU64]>,
     /// What the threads are told: the phase to be in.
     pub orders: watch::Sender<Phase>,
+    /// When every clock of the process reads zero.
+    pub origin: Instant,
+    /// Where events for operators are posted.
+    pub events: EventSender,
 }
 
 /// Runs the edge until it is told to drain, and has.
@@ -85,11 +89,14 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         }
     };
     let threads = listeners.len();
+    let (events, queue) = event_queue();
     let shared = Arc::new(Shared {
         table: Arc::new(Table::new(threads)),
         cells: (0..threads).map(|_| Arc::default()).collect(),
         beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
         orders: watch::Sender::new(Phase::Serving),
+        origin: Instant::now(),
+        events: events.clone(),
         settings,
     });
     let log = Arc::new(log);
@@ -99,6 +106,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         table: Arc::clone(&shared.table),
         cells: shared.cells.clone(),
         log: Some(Arc::clone(&log)),
+        events: (events, queue),
         feed_path,
         table_dir: shared.settings.table_dir(),
         ready: Box::new(move || {

@@ -80,7 +80,7 @@ impl Thread {
             shared: Arc::clone(shared),
             table: Arc::clone(&shared.table),
             cells: Arc::clone(&shared.cells[index]),
-            clock: Clock::new(),
+            clock: Clock::since(shared.origin),
             buffers: Buffers::default(),
             pipes: Pipes::default(),
             pool: Pool::default(),

@@ -136,6 +136,10 @@ pub struct Op {
 }
 
 /// The kinds of change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every change is a put; deletes are the rare ones that pay"
+)]
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Change {
     /// The app is now this.

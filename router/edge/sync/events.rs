@@ -5,14 +5,31 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::link::Wire;
 use crate::feed::messages::{Body, Event};
 
+/// How often the pump, with nothing to send, looks whether the feed is stopped.
+const STOP_HEARD: Duration = Duration::from_millis(100);
+
 /// Events that may wait for control.
 const QUEUED_EVENTS: usize = 1_024;
+
+/// A new queue: where to post, and what the feed sends from.
+pub fn event_queue() -> (EventSender, EventQueue) {
+    let (queue, events) = mpsc::sync_channel(QUEUED_EVENTS);
+    let sender = EventSender {
+        queue,
+        dropped: Arc::default(),
+    };
+    (sender, EventQueue(events))
+}
+
+/// Events that wait for control.
+#[derive(Debug)]
+pub struct EventQueue(Receiver<Event>);
 
 /// Where events are posted; cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,7 +83,12 @@ pub(super) struct Pump {
 impl Pump {
     /// Until the feed is stopped or nobody can post any more.
     pub(super) fn run(self) {
-        while let Ok(event) = self.queue.recv() {
+        loop {
+            let event = match self.queue.recv_timeout(STOP_HEARD) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) if !self.wire.is_stopped() => continue,
+                Err(_) => return,
+            };
             // An event that a dying link took along is sent again on the next.
             let mut body = Some(Body::Event(event));
             while let Some(event) = body.take() {
@@ -82,19 +104,11 @@ impl Pump {
     }
 }
 
-pub(super) fn queue(wire: Arc<Wire>) -> (Events, EventSender, Pump) {
-    let (queue, events) = mpsc::sync_channel(QUEUED_EVENTS);
-    let sender = EventSender {
-        queue,
-        dropped: Arc::default(),
-    };
+pub(super) fn ends(sender: EventSender, queue: EventQueue, wire: Arc<Wire>) -> (Events, Pump) {
     let own = Events {
-        sender: sender.clone(),
+        sender,
         told: AtomicU64::new(0),
     };
-    let pump = Pump {
-        queue: events,
-        wire,
-    };
-    (own, sender, pump)
+    let EventQueue(queue) = queue;
+    (own, Pump { queue, wire })
 }

@@ -12,7 +12,7 @@
 mod events;
 mod link;
 
-pub use events::EventSender;
+pub use events::{EventQueue, EventSender, event_queue};
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +44,8 @@ pub struct SyncInputs {
     pub cells: Vec<Arc<EdgeCells>>,
     /// The access log, whose losses are reported too; none in tests.
     pub log: Option<Arc<Log>>,
+    /// Where any thread posts events for operators, and what is sent from.
+    pub events: (EventSender, EventQueue),
     /// Control's socket.
     pub feed_path: PathBuf,
     /// Where control writes snapshot and journal.
@@ -65,22 +67,15 @@ impl fmt::Debug for SyncInputs {
 /// The running feed.
 #[derive(Debug)]
 pub struct SyncHandle {
-    events: EventSender,
     wire: Arc<Wire>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SyncHandle {
-    /// Where any thread posts events for operators.
-    pub fn events(&self) -> EventSender {
-        self.events.clone()
-    }
-
     /// Ends the feed: the table stays as it is. Waits for the threads, which
     /// wait for nothing.
     pub fn stop(self) {
         self.wire.stop();
-        drop(self.events);
         for thread in self.threads {
             // A panic was logged when it happened.
             let _ = thread.join();
@@ -121,7 +116,8 @@ impl Sync {
     /// If the system has no thread left: the process cannot start.
     pub fn start(inputs: SyncInputs) -> SyncHandle {
         let wire = Arc::new(Wire::default());
-        let (events, sender, pump) = events::queue(Arc::clone(&wire));
+        let (sender, queue) = inputs.events;
+        let (events, pump) = events::ends(sender, queue, Arc::clone(&wire));
         let mut cells = inputs.cells;
         cells.push(Arc::default());
         let mut sync = Sync {
@@ -146,11 +142,7 @@ impl Sync {
             spawn("feed", Box::new(move || sync.run())),
             spawn("feed-events", Box::new(move || pump.run())),
         ];
-        SyncHandle {
-            events: sender,
-            wire,
-            threads,
-        }
+        SyncHandle { wire, threads }
     }
 
     fn run(&mut self) {

@@ -55,6 +55,7 @@ struct Stage {
     listener: UnixListener,
     table: Arc<Table>,
     ready: mpsc::Receiver<()>,
+    events: EventSender,
     sync: Option<SyncHandle>,
 }
 
@@ -76,10 +77,12 @@ impl Stage {
         let listener = UnixListener::bind(&feed_path).unwrap();
         let table = Arc::new(Table::new(1));
         let (held, ready) = mpsc::sync_channel(1);
+        let (events, queue) = event_queue();
         let sync = Sync::start(SyncInputs {
             table: Arc::clone(&table),
             cells: vec![Arc::default()],
             log: None,
+            events: (events.clone(), queue),
             feed_path,
             table_dir,
             ready: Box::new(move || held.send(()).unwrap()),
@@ -89,6 +92,7 @@ impl Stage {
             listener,
             table,
             ready,
+            events,
             sync: Some(sync),
         }
     }
@@ -329,7 +333,7 @@ fn a_damaged_table_is_served_and_a_whole_one_asked_for() {
 fn it_reports_an_app_by_name_and_posts_events_over_a_reconnect() {
     let stage = Stage::set(Some(9));
     stage.ready.recv_timeout(PATIENCE).unwrap();
-    let events = stage.sync.as_ref().unwrap().events();
+    let events = stage.events.clone();
     events.post("test", "disk", "web.1", "first".to_owned());
     let (mut control, ..) = stage.greet();
     let Some(Body::Event(event)) = control.hear().body else {
@@ -358,7 +362,7 @@ fn it_reports_an_app_by_name_and_posts_events_over_a_reconnect() {
 fn events_beyond_the_queue_are_dropped_and_counted() {
     let stage = Stage::set(Some(9));
     stage.ready.recv_timeout(PATIENCE).unwrap();
-    let events = stage.sync.as_ref().unwrap().events();
+    let events = stage.events.clone();
     for n in 0..3_000 {
         events.post("test", "", "", n.to_string());
     }
