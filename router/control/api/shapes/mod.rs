@@ -1,0 +1,15 @@
+//! The JSON shapes of apps, policies and backends, and the way to and from
+//! records.
+//!
+//! Owns names, ranges and normal forms. Everything registered went through
+//! here, and everything read comes back in the same shape.
+
+mod app;
+mod backend;
+mod lines;
+mod policy;
+
+pub use app::{App, AppBody};
+pub use backend::{Backend, BackendBody};
+pub use lines::{ExportBackend, ExportLine, ImportLine};
+pub use policy::Policy;
