@@ -64,15 +64,21 @@ impl App {
         report
     }
 
+    /// Whether its backends are probed, traffic or not.
+    pub fn is_probed(&self) -> bool {
+        self.policy.probe.is_some()
+    }
+
     /// Takes over what outlives a change from the version before. An app with
-    /// traffic gets the live state of every surviving backend made first, so
-    /// that requests on either version count in one place.
+    /// traffic or a probe gets the live state of every surviving backend made
+    /// first, so that requests and probes on either version count in one place.
     pub(super) fn inherit(&self, before: &App) {
-        let Some(live) = before.live.get() else {
+        if let Some(live) = before.live.get() {
+            // An error means it is already set, which is to the same `AppLive`.
+            let _ = self.live.set(Box::new(Arc::clone(live)));
+        } else if !before.is_probed() {
             return;
-        };
-        // An error means it is already set, which is to the same `AppLive`.
-        let _ = self.live.set(Box::new(Arc::clone(live)));
+        }
         for backend in &self.backends {
             let found = before
                 .backends
@@ -203,6 +209,12 @@ impl Backend {
     #[inline]
     pub fn key(&self) -> u64 {
         self.live().key
+    }
+
+    /// Its key, if anyone ever asked for it.
+    #[inline]
+    pub fn existing_key(&self) -> Option<u64> {
+        self.live.get().map(|live| live.key)
     }
 
     /// Requests in flight, over all threads.

@@ -10,8 +10,9 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use ahash::RandomState;
 use ecow::EcoString;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use super::compile::Compiler;
 use super::domain::Domain;
@@ -190,6 +191,12 @@ impl Table {
         for fate in fates {
             match fate {
                 Fate::Put(slot, app) => {
+                    let (name, has) = (app.name.clone(), app.is_probed());
+                    let had = slot
+                        .current
+                        .load()
+                        .as_ref()
+                        .is_some_and(|app| app.is_probed());
                     if slot.current.load().is_none() {
                         let hash = self.apps.hash(app.name.as_bytes(), false);
                         slot.replace(app);
@@ -200,6 +207,7 @@ impl Table {
                     } else {
                         slot.replace(app);
                     }
+                    self.probed.put(&name, had, has);
                 }
                 Fate::Delete(slot, app) => {
                     let hash = self.apps.hash(app.name.as_bytes(), false);
@@ -216,6 +224,7 @@ impl Table {
         for (slot, app) in removed {
             slot.current.store(None);
             self.hot.remove(&app.name);
+            self.probed.put(&app.name, app.is_probed(), false);
         }
     }
 
@@ -238,6 +247,7 @@ impl Table {
             routes: Shards::<Route>::empty_drafts(),
             apps: Shards::<Arc<Slot>>::empty_drafts(),
             staged: Vec::new(),
+            probed: HashSet::default(),
             len: 0,
             nacks: Vec::new(),
         }
@@ -328,6 +338,8 @@ pub struct Install<'t> {
     apps: Vec<HashTable<Arc<Slot>>>,
     /// New versions, to be published at the end.
     staged: Vec<(Arc<Slot>, App)>,
+    /// Names of the apps that have a probe.
+    probed: HashSet<EcoString, RandomState>,
     len: u64,
     nacks: Vec<Nack>,
 }
@@ -342,7 +354,7 @@ impl Install<'_> {
             let before = known.as_ref().and_then(|slot| slot.current.load_full());
             match (writer.compiler.compile(record), known, before) {
                 (Ok(app), Some(slot), Some(before)) => {
-                    if !self.mark(&app.name, &app.domains, &slot) {
+                    if !self.mark(&app, &slot) {
                         continue;
                     }
                     if !app.is_same_as(&before) {
@@ -350,8 +362,10 @@ impl Install<'_> {
                     }
                 }
                 (Ok(app), _, _) => {
-                    let (name, domains) = (app.name.clone(), app.domains.clone());
-                    self.mark(&name, &domains, &Slot::new(app));
+                    let slot = Slot::new(app);
+                    if let Some(app) = slot.current.load_full() {
+                        self.mark(&app, &slot);
+                    }
                 }
                 (Err(error), known, before) => {
                     self.nacks.push(Nack {
@@ -359,7 +373,7 @@ impl Install<'_> {
                         reason: error.to_string(),
                     });
                     if let (Some(slot), Some(before)) = (known, before) {
-                        self.mark(&before.name, &before.domains, &slot);
+                        self.mark(&before, &slot);
                     }
                 }
             }
@@ -368,11 +382,14 @@ impl Install<'_> {
 
     /// Marks an app and claims its domains; false if its name was there
     /// already.
-    fn mark(&mut self, name: &str, domains: &[EcoString], slot: &Arc<Slot>) -> bool {
-        let is_new = self.add(name, slot);
+    fn mark(&mut self, app: &App, slot: &Arc<Slot>) -> bool {
+        let is_new = self.add(&app.name, slot);
         if is_new {
-            for domain in domains {
-                self.claim(name, domain.clone(), slot);
+            for domain in &app.domains {
+                self.claim(&app.name, domain.clone(), slot);
+            }
+            if app.is_probed() {
+                self.probed.insert(app.name.clone());
             }
         }
         is_new
@@ -456,6 +473,7 @@ impl Install<'_> {
                 table.hot.remove(&app.name);
             }
         }
+        table.probed.replace(self.probed);
         self.nacks
     }
 }

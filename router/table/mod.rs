@@ -23,6 +23,7 @@ mod domain;
 mod live;
 mod memory;
 mod policy;
+mod probed;
 mod shards;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use change::Install;
 pub use live::{AppLive, BackendLive};
 pub use memory::TableMemory;
 pub use policy::{Hedge, Policy, PolicyError, Probe, StatusSet};
+pub use probed::ProbedApps;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -78,6 +80,7 @@ pub struct Table {
     revision: AtomicU64,
     len: AtomicU64,
     hot: Arc<HotApps>,
+    probed: ProbedApps,
     writer: Mutex<Writer>,
 }
 
@@ -93,6 +96,7 @@ impl Table {
             len: AtomicU64::new(0),
             writer: Mutex::new(Writer::new(Arc::clone(&hot))),
             hot,
+            probed: ProbedApps::default(),
         }
     }
 
@@ -169,6 +173,11 @@ impl Table {
     /// Whether it holds no app.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The apps that have a probe configured, hot or not.
+    pub fn probed_apps(&self) -> &ProbedApps {
+        &self.probed
     }
 
     /// The apps that ever had a request since they were registered, in no

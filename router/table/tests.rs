@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::feed::messages::{
-    AppRecord, BackendRecord, Change, Delta, Nack, Op, PolicyRecord, Standing,
+    AppRecord, BackendRecord, Change, Delta, Nack, Op, PolicyRecord, ProbeRecord, Standing,
 };
 
 fn backend(id: &str, port: u16) -> BackendRecord {
@@ -256,6 +256,67 @@ fn install_marks_and_sweeps() {
     is(&table, "broken.example", "/", "broken");
     assert_eq!(route(&table, "twice.example", "/"), None);
     assert!(Arc::ptr_eq(&kept, &table.app("kept").unwrap()));
+}
+
+fn probed(name: &str) -> AppRecord {
+    AppRecord {
+        policy: Some(PolicyRecord {
+            probe: Some(ProbeRecord::default()),
+            ..PolicyRecord::default()
+        }),
+        ..app(name, &[])
+    }
+}
+
+fn changed(table: &Table) -> Vec<String> {
+    let mut names = Vec::new();
+    table.probed_apps().take_changed(usize::MAX, &mut names);
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn every_change_of_a_probed_app_is_told_and_of_no_other() {
+    let table = Table::new(1);
+    put(&table, vec![probed("a"), probed("b"), app("c", &[])]);
+    assert_eq!(changed(&table), ["a", "b"]);
+    put(&table, vec![probed("a"), app("b", &[]), app("c", &[])]);
+    assert_eq!(changed(&table), ["a", "b"]);
+    assert_eq!(table.probed_apps().len(), 1);
+    put(&table, vec![app("b", &[]), probed("c")]);
+    assert_eq!(changed(&table), ["c"]);
+    table.apply(&delta(9, vec![Change::Delete("a".to_owned())]));
+    table.apply(&delta(10, vec![Change::Delete("b".to_owned())]));
+    assert_eq!(changed(&table), ["a"]);
+
+    // A whole table: what it leaves out is gone, what does not compile stays.
+    put(&table, vec![probed("a"), probed("b")]);
+    let _ = changed(&table);
+    let mut broken = app("b", &[]);
+    broken.backends[0].address = "x".to_owned();
+    let mut install = table.install();
+    install.part(&[app("a", &[]), broken, probed("d")]);
+    assert_eq!(changed(&table), [""; 0]);
+    assert_eq!(install.finish(11).len(), 1);
+    assert_eq!(changed(&table), ["a", "b", "c", "d"]);
+    assert_eq!(table.probed_apps().len(), 2);
+}
+
+#[test]
+fn a_probed_backend_keeps_its_live_state_before_any_request() {
+    let table = Table::new(1);
+    put(&table, vec![probed("a")]);
+    let before = table.app("a").unwrap();
+    let keys = [before.backends[0].key(), before.backends[1].key()];
+    let mut record = probed("a");
+    record.backends[0].weight = 5;
+    record.backends[1].incarnation = 2;
+    put(&table, vec![record]);
+    let after = table.app("a").unwrap();
+    assert_eq!(after.backends[0].existing_key(), Some(keys[0]));
+    assert_ne!(after.backends[1].key(), keys[1]);
+    assert_eq!(table.hot_apps().count(), 0);
 }
 
 #[test]
