@@ -454,6 +454,7 @@ fn backend(spec: &BackendSpec, before: Option<&BackendRecord>, revision: u64) ->
         lease_seconds: spec.lease_seconds,
         drain_ms: 0,
         ejected: false,
+        ejected_at_ms: 0,
     }
 }
 

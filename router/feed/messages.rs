@@ -445,6 +445,10 @@ pub struct HedgeRecord {
     /// After this many milliseconds.
     #[prost(uint64, optional, tag = "2")]
     pub after_ms: Option<u64>,
+    /// After what the app's own answers teach: the default, said by name. The
+    /// other fields then count for nothing.
+    #[prost(bool, tag = "3")]
+    pub learned: bool,
 }
 
 /// An active probe; absent fields have the defaults of
@@ -518,6 +522,9 @@ pub struct BackendRecord {
     /// An operator took it out of rotation until it is readmitted.
     #[prost(bool, tag = "9")]
     pub ejected: bool,
+    /// When the operator did, Unix milliseconds. Control's own.
+    #[prost(uint64, tag = "10")]
+    pub ejected_at_ms: u64,
 }
 
 /// Whether new requests may go to a backend.

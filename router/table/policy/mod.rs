@@ -103,6 +103,18 @@ pub struct PolicyError {
     pub(super) expected: &'static str,
 }
 
+impl PolicyError {
+    /// Which value, as the API names it: `probe.interval`.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// What it must be.
+    pub fn expected(&self) -> &'static str {
+        self.expected
+    }
+}
+
 /// Longest time a policy may ask for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most bytes of a request body an app may have kept for a retry.
@@ -198,6 +210,9 @@ fn time_or_none(key: &'static str, ms: Option<u64>) -> Result<Option<Duration>, 
 }
 
 fn hedge(record: &HedgeRecord) -> Result<Hedge, PolicyError> {
+    if record.learned {
+        return Ok(Hedge::Learned);
+    }
     const EXPECTED: PolicyError = PolicyError {
         key: "hedge",
         expected: "a quantile from 0.5 to 0.999, or a time above 0 and at most a day",

@@ -6,10 +6,14 @@
 
 mod app;
 mod backend;
+mod hedge;
 mod lines;
 mod policy;
+mod probe;
 
 pub use app::{App, AppBody};
 pub use backend::{Backend, BackendBody};
+pub use hedge::Hedge;
 pub use lines::{ExportBackend, ExportLine, ImportLine};
-pub use policy::Policy;
+pub use policy::{Policy, RetryBudget};
+pub use probe::{Probe, Statuses};

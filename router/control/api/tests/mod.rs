@@ -2,6 +2,7 @@
 
 mod access;
 mod bulk;
+mod policies;
 mod refusals;
 mod registration;
 mod watching;
