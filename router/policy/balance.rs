@@ -68,14 +68,38 @@ impl Tried {
     }
 }
 
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'t> {
+    /// Now, by the process's one clock.
+    pub now_us: u64,
+    /// Uniform over all of `u64`.
+    pub random: u64,
+    /// Backends it was tried on: not chosen again.
+    pub tried: &'t Tried,
+    /// Whether it may be sent twice, so that it can find out for others
+    /// whether a backend is well again.
+    pub repeatable: bool,
+    /// Whether it overtakes a try that still waits: only a backend in rotation
+    /// will do.
+    pub hedge: bool,
+}
+
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// This one, by index.
     Backend(usize),
+    /// This one, which is out of rotation: the request finds out whether it is
+    /// well again. Nobody else does so meanwhile.
+    Trial(usize),
     /// Some may be used, but each has as many requests as it may have.
     AllFull,
-    /// None may be used: there is none, all are draining, or all were tried.
+    /// Nobody is there, as far as is known; this one failed longest ago. The
+    /// request may wait for one to come up, or try it.
+    AllOut(usize),
+    /// None may be used: there is none, all are draining or out by order, or
+    /// all were tried.
     NoneLeft,
 }
 
@@ -122,7 +146,7 @@ pub fn choose(pool: &impl Candidates, random: u64, max_concurrency: u32, tried: 
         match among.choose(classes.total(class), random) {
             Choice::Backend(index) => return Choice::Backend(index),
             Choice::AllFull => answer = Choice::AllFull,
-            Choice::NoneLeft => {}
+            _ => {}
         }
     }
     answer

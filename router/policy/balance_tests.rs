@@ -91,7 +91,7 @@ proptest! {
                 prop_assert!(!any(&has_room));
                 prop_assert!(any(&usable));
             }
-            Choice::NoneLeft => prop_assert!(!any(&usable)),
+            _ => prop_assert!(!any(&usable)),
         }
     }
 }

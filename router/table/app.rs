@@ -13,7 +13,7 @@ use ecow::EcoString;
 use once_cell::race::OnceBox;
 
 use super::live::{AppLive, BackendLive, HotApps};
-use super::{Policy, heap_bytes};
+use super::{Moment, Policy, heap_bytes};
 use crate::feed::messages::{AppReport, BackendReport, Standing};
 use crate::observe::AppCells;
 use crate::policy::balance::{Candidate, Candidates};
@@ -49,17 +49,18 @@ impl App {
         self.live.get()
     }
 
-    /// Its counters, with its backends if asked; zeros if it never had a
-    /// request.
-    pub fn report(&self, with_backends: bool) -> AppReport {
+    /// Its counters, with its backends as of a moment if asked; zeros if it
+    /// never had a request.
+    pub fn report(&self, backends: Option<Moment>) -> AppReport {
         let mut report = match self.live.get() {
             Some(live) => {
                 AppCells::report(&self.name, &live.cells, u64::from(live.queue.waiting()))
             }
             None => AppCells::report(&self.name, &[], 0),
         };
-        if with_backends {
-            report.backends = self.backends.iter().map(Backend::report).collect();
+        if let Some(moment) = backends {
+            let each = self.backends.iter();
+            report.backends = each.map(|backend| backend.report(moment)).collect();
         }
         report
     }
@@ -247,7 +248,7 @@ impl Backend {
             && self.release == other.release
     }
 
-    fn report(&self) -> BackendReport {
+    fn report(&self, _moment: Moment) -> BackendReport {
         use std::sync::atomic::Ordering::Relaxed;
         let mut report = BackendReport {
             id: self.id.to_string(),

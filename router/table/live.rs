@@ -5,7 +5,7 @@
 //! locks are taken on an app's first request and by the collector, never on
 //! the way of a request after that.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
@@ -36,6 +36,8 @@ pub struct BackendLive {
     pub requests: AtomicU64,
     /// Attempts on it that failed.
     pub failures: AtomicU64,
+    /// Whether it ever accepted a connection.
+    pub accepted: AtomicBool,
 }
 
 impl Default for BackendLive {
@@ -46,6 +48,7 @@ impl Default for BackendLive {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            accepted: AtomicBool::new(false),
         }
     }
 }

@@ -27,6 +27,7 @@ mod probed;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod vitals;
 
 pub use app::{App, Backend};
 pub use change::Install;
@@ -34,6 +35,7 @@ pub use live::{AppLive, BackendLive};
 pub use memory::TableMemory;
 pub use policy::{Hedge, Policy, PolicyError, Probe, StatusSet};
 pub use probed::ProbedApps;
+pub use vitals::{Moment, Probed, Told};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

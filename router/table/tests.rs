@@ -199,8 +199,11 @@ fn live_state_outlives_changes_while_the_instance_is_the_same() {
     assert_eq!(after.backends[0].in_flight(), 7);
     // Not used before the change, but shared all the same: the app was hot.
     assert_ne!(before.backends[1].key(), after.backends[1].key());
-    assert_eq!(after.report(true).in_flight, 1);
-    assert_eq!(after.report(true).backends[0].in_flight, 7);
+    assert_eq!(after.report(Some(Moment::default())).in_flight, 1);
+    assert_eq!(
+        after.report(Some(Moment::default())).backends[0].in_flight,
+        7
+    );
     assert_eq!(table.hot_apps().count(), 1);
 
     table.apply(&delta(9, vec![Change::Delete("a".to_owned())]));

@@ -31,7 +31,7 @@ fn choose(thread: &Thread, app: &Arc<App>, seen: &Seen) -> Option<Result<Checkou
     loop {
         let random = thread.random.borrow_mut().u64(..);
         match balance::choose(&**app, random, app.policy.max_concurrency, &seen.tried) {
-            Choice::Backend(index) => {
+            Choice::Backend(index) | Choice::Trial(index) | Choice::AllOut(index) => {
                 if let Some(checkout) = Checkout::take(app, index) {
                     return Some(Ok(checkout));
                 }

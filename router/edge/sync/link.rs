@@ -12,7 +12,7 @@ use crate::feed::messages::{
     Ack, Body, Collect, Delta, EdgeHello, Envelope, Hello, Nack, Report, Snapshot,
 };
 use crate::observe::{Counter, Gauge, busiest, metrics};
-use crate::table::{Install, Table};
+use crate::table::{Install, Moment, Table};
 
 /// Control beats each second: silent for this long, it is given up.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -348,7 +348,8 @@ fn report(sync: &Sync, collect: &Collect) -> Report {
     };
     if !collect.app.is_empty() {
         let app = sync.table.app(&collect.app);
-        report.apps = app.iter().map(|app| app.report(true)).collect();
+        let moment = Moment::default();
+        report.apps = app.iter().map(|app| app.report(Some(moment))).collect();
         return report;
     }
     (report.samples, report.histograms) = metrics::collect(&sync.cells);
@@ -359,7 +360,7 @@ fn report(sync: &Sync, collect: &Collect) -> Report {
         0 => TOP,
         top => top as usize,
     };
-    let hot = sync.table.hot_apps().map(|app| app.report(false));
+    let hot = sync.table.hot_apps().map(|app| app.report(None));
     report.apps = busiest(hot, top);
     report
 }
