@@ -106,6 +106,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         table: Arc::clone(&shared.table),
         cells: shared.cells.clone(),
         log: Some(Arc::clone(&log)),
+        origin: shared.origin,
         events: (events, queue),
         feed_path,
         table_dir: shared.settings.table_dir(),

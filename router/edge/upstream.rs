@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::clock::Micros;
@@ -49,6 +51,19 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// As [`take`](Self::take), but the system is asked: a backend that died a
+    /// moment ago is noticed although the event loop was not told yet.
+    pub fn take_checked(&self, key: u64) -> Option<TcpStream> {
+        loop {
+            let stream = self.take(key)?;
+            let mut byte = [0u8; 1];
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            if rustix::net::recv(&stream, &mut byte, flags) == Err(Errno::AGAIN) {
+                return Some(stream);
+            }
+        }
     }
 
     /// Keeps a connection whose last answer ended cleanly.
@@ -103,28 +118,48 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
+/// Whether a connection failed for want of descriptors or ports of our own.
+pub fn is_own_want(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL)
+    )
+}
+
 /// A request's hold on a backend: counted in its load from checkout until
 /// dropped, whatever way the request ends.
 pub struct Checkout {
     app: Arc<App>,
     index: usize,
+    /// When it was chosen to find out whether the backend is well again.
+    trial_us: Option<Micros>,
 }
 
 impl Checkout {
     /// Counts one more request in flight to `app.backends[index]`, unless
-    /// another thread took the last room since it was chosen.
-    pub fn take(app: &Arc<App>, index: usize) -> Option<Self> {
+    /// another thread took the last room since it was chosen. `trial_us`: when
+    /// it was chosen as a trial, if it was.
+    pub fn take(app: &Arc<App>, index: usize, trial_us: Option<Micros>) -> Option<Self> {
         let live = app.backends[index].live();
         if live.in_flight.fetch_add(1, SeqCst) >= app.policy.max_concurrency {
             live.in_flight.fetch_sub(1, SeqCst);
             app.live().queue.wake_one();
+            if let Some(chosen_us) = trial_us {
+                app.forsake(index, chosen_us);
+            }
             return None;
         }
         live.requests.fetch_add(1, Relaxed);
         Some(Checkout {
             app: Arc::clone(app),
             index,
+            trial_us,
         })
+    }
+
+    /// The app, of the version the backend was chosen from.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The backend held.
@@ -137,9 +172,9 @@ impl Checkout {
         self.index
     }
 
-    /// The attempt failed in a way that is the backend's doing.
-    pub fn failed(&self) {
-        self.backend().live().failures.fetch_add(1, Relaxed);
+    /// It accepted a connection.
+    pub fn connected(&self) {
+        self.app.connected(self.index);
     }
 }
 
@@ -147,6 +182,10 @@ impl Drop for Checkout {
     fn drop(&mut self) {
         self.backend().live().in_flight.fetch_sub(1, SeqCst);
         self.app.live().queue.wake_one();
+        if let Some(chosen_us) = self.trial_us {
+            // Whoever told how it went has nothing to give back.
+            self.app.forsake(self.index, chosen_us);
+        }
     }
 }
 

@@ -146,13 +146,47 @@ metrics! {
     RETRIES "portico_retries_total" ["retries" Sum] ("reason")
     "Tries beyond a request's first, by what made the one before fail. Requests answered after one of these succeeded because of it." {
         RetriedConnect ("connect") RetriedClosedReused ("closed_reused")
-        RetriedClosedNew ("closed_new")
+        RetriedClosedNew ("closed_new") RetriedStatus ("status") RetriedTryTimeout ("try_timeout")
+    }
+
+    HEDGES "portico_hedges_total" ["tries" Sum] ("outcome")
+    "Requests whose try was overdue, so that another was begun beside it on another backend: begun, and those in which the later one answered first (won). Many won ones mean that some backends stall; many begun and few won ones, that an app's latency has a long tail of its own." {
+        HedgesBegun ("begun") HedgesWon ("won")
     }
 
     WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
-    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries were used up; or no other backend was left." {
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries, or its budget of retries and hedges, were used up; or no other backend was left." {
         WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
-        WithheldAnswerBegun ("answer_begun") WithheldTries ("tries") WithheldNoBackend ("no_backend")
+        WithheldAnswerBegun ("answer_begun") WithheldTries ("tries") WithheldBudget ("budget")
+        WithheldNoBackend ("no_backend")
+    }
+
+    EJECTIONS "portico_backend_ejections_total" ["ejections" Sum] ("reason")
+    "Backends taken out of rotation, by why: connections refused, or not opened in time; three connections closed without an answer, answers out of time or answers that break a rule in a row; five answers of 502, 503 or 504 in a row; overdue tries and no answer since (silent); half of its tries failing while its peers' do not (rate); ten times slower than its peers; the app's own probe. Each is an event too, with its numbers." {
+        EjectedConnectRefused ("connect_refused") EjectedConnectTimedOut ("connect_timed_out")
+        EjectedReset ("reset") EjectedTimedOut ("timed_out") EjectedBadAnswer ("bad_answer")
+        EjectedStatus ("status") EjectedSilent ("silent") EjectedRate ("rate")
+        EjectedSlow ("slow") EjectedProbe ("probe")
+    }
+
+    EJECTIONS_SPARED "portico_backend_ejections_spared_total" ["decisions" Sum] ()
+    "Backends that would have been taken out of rotation and were not: the last one, as many out as may be, or the others failing alike, which is the app's fault. Counted at most once in ten seconds for an app." {
+        EjectionsSpared ()
+    }
+
+    READMISSIONS "portico_backend_readmissions_total" ["readmissions" Sum] ("by")
+    "Backends brought back into rotation: by a request that found them well, by a probe, or by an operator's order." {
+        ReadmittedByTrial ("trial") ReadmittedByProbe ("probe") ReadmittedByOrder ("order")
+    }
+
+    RESTS "portico_backend_rests_total" ["rests" Sum] ()
+    "Answers of 503 with Retry-After: the backend is used last for as long as it asked." {
+        Rests ()
+    }
+
+    HELD "portico_boot_waits_total" ["requests" Sum] ("outcome")
+    "Requests that found no backend of their app accepting connections and were held for one to come up: served, waited as long as they may, or the client left. A queue that is full counts as one of portico_queue_waits_total." {
+        HeldServed ("served") HeldTimedOut ("timeout") HeldClientLeft ("client_left")
     }
 
     QUEUE "portico_queue_waits_total" ["requests" Sum] ("outcome")

@@ -62,6 +62,11 @@ impl Tried {
         self.indices[..usize::from(self.len)].contains(&(index as u32))
     }
 
+    /// How many it remembers.
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
     /// Whether nothing was tried yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -218,6 +218,11 @@ impl Backend {
         self.live.get().map(|live| live.key)
     }
 
+    /// Whether its key is one of these; makes no live state.
+    pub fn has_key_in(&self, keys: &[u64]) -> bool {
+        self.live.get().is_some_and(|live| keys.contains(&live.key))
+    }
+
     /// Requests in flight, over all threads.
     #[inline]
     pub fn in_flight(&self) -> u32 {

@@ -1,34 +1,44 @@
 //! A backend picked, a connection to it, the request sent, the answer's head
 //! read; and again with another backend where that is safe.
 //!
-//! Owns the loop over attempts and what is safe to repeat (RFC 9110, section
-//! 9.2.2): everything while no byte of the request can have been processed; an
-//! idempotent request, or one with an `Idempotency-Key`, while no byte of its
-//! answer was sent on.
-
-use std::sync::Arc;
+//! ```text
+//!          ┌──────────── may go on elsewhere ◀───────────┐
+//!          ▼                                             │ failed, 502–504
+//! pick ──▶ begin: connect ──▶ await the answer's head ───┴──────────▶ answered
+//!          │                   │ overdue          ▲
+//!          │                   ▼                  │ spoke first
+//!          └─────◀── set aside, still waited for ─┘
+//! ```
+//!
+//! Owns the loop over tries. Whether a request may be sent again is
+//! [`judge`](super::judge)'s; when a try is overdue, the app's own latency says
+//! ([`crate::policy::latency`]). A try is set aside rather than cut: where all
+//! backends are slow, cutting would make work and lose it.
+//!
+//! **Invariant**: of the tries of a request at most one is passed on; those set
+//! aside are dropped, connection and all, once another has spoken.
 
 use tokio::net::TcpStream;
 
-use super::Work;
 use super::await_head::await_head;
-use super::client::{Client, Wire};
-use super::ledger::Ledger;
-use super::open::open;
-use super::pick::pick;
-use super::upload::Upload;
+use super::client::Wire;
+use super::exchange::{Exchange, Try};
+use super::open;
+use super::pick::{pick, pick_now};
+use crate::edge::clock::Micros;
 use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::Defect;
-use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
-use crate::policy::balance::Tried;
-use crate::table::App;
+use crate::policy::health::Outcome;
+use crate::policy::retry::Retry;
 
 /// A conversation with a backend whose answer's head is in.
 pub struct Answered {
     pub checkout: Checkout,
     pub backend: TcpStream,
+    /// When the request was sent whole.
+    pub sent_at: Option<Micros>,
 }
 
 /// Why there is no answer to pass on.
@@ -43,13 +53,15 @@ pub enum Failed {
     Drained,
 }
 
-/// One attempt's failure.
+/// One try's failure.
 pub(super) enum Fault {
     Connect(ConnectFault),
     /// Closed or reset before a byte of the answer.
     Closed,
-    /// No first byte in time.
+    /// No first byte in the request's time.
     Silent,
+    /// No first byte in the app's `try_timeout`, and another way is open.
+    Outlasted,
     /// The answer breaks a rule.
     Defect(Defect),
     /// Not the backend's: ends the request.
@@ -62,186 +74,188 @@ pub(super) enum ConnectFault {
     TimedOut,
 }
 
-/// What a request's attempts met, to name its failure when none is left.
-#[derive(Default)]
-pub(super) struct Seen {
-    pub(super) tried: Tried,
-    retries_left: u32,
-    /// A pooled connection was dead: no other is trusted.
-    fresh_only: bool,
-    refused: u32,
-    timed_out: u32,
-    closed: u32,
+/// What interrupted a try.
+pub(super) enum Halt {
+    /// It failed.
+    Fault(Fault),
+    /// No first byte for far longer than the app takes; it may still come.
+    Overdue,
+    /// A try set aside had something to say first.
+    Overtaken(Try),
 }
 
-impl Seen {
-    pub(super) fn code(&self) -> Code {
-        match (self.refused > 0, self.timed_out > 0, self.closed > 0) {
-            (true, false, false) => Code::H21,
-            (false, true, false) => Code::H19,
-            (false, false, true) => Code::H13,
-            _ => Code::H10,
-        }
+impl From<Fault> for Halt {
+    fn from(fault: Fault) -> Self {
+        Halt::Fault(fault)
     }
+}
+
+/// How the loop goes on.
+enum Next {
+    /// With a backend held already.
+    Begin(Checkout),
+    /// With whichever backend is best.
+    Pick,
+    /// With a try that is under way.
+    Resume(Try),
 }
 
 /// Sends the request until one backend answers.
-pub async fn converse<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &Arc<App>,
-) -> Result<Answered, Failed> {
-    let mut seen = Seen {
-        retries_left: app.policy.retries,
-        ..Seen::default()
-    };
+pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Failed> {
+    let mut next = Next::Pick;
     loop {
-        let checkout = pick(client, work, ledger, upload, app, &seen).await?;
-        ledger.trying(checkout.index());
-        match attempt(
-            client,
-            work,
-            ledger,
-            upload,
-            app,
-            &checkout,
-            seen.fresh_only,
-        )
-        .await
-        {
-            Ok(backend) => return Ok(Answered { checkout, backend }),
-            Err(fault) => {
-                let begun = ledger.interim_sent || !work.answer.is_empty();
-                if let Fault::Defect(defect) = &fault {
-                    ledger.cause = Some(defect.cause);
-                }
-                let state = State {
-                    begun,
-                    reused: ledger.reused,
-                    repeatable: work.head.idempotent() || !upload.touched,
-                    replayable: upload.is_replayable(),
-                };
-                judge(&client.thread, fault, &checkout, &state, &mut seen)?;
+        let current = match next {
+            Next::Pick => match pick(ex).await {
+                Ok(checkout) => begin(ex, checkout).await,
+                Err(failed) => match ex.tries.take_aside() {
+                    Some(one) if matches!(failed, Failed::Answer(_)) => Ok(resume(ex, one)),
+                    _ => return Err(failed),
+                },
+            },
+            Next::Begin(checkout) => begin(ex, checkout).await,
+            Next::Resume(one) => Ok(resume(ex, one)),
+        };
+        let mut current = match current {
+            Ok(current) => current,
+            Err(step) => {
+                next = step?;
+                continue;
             }
-        }
-        upload.rewind();
-        work.answer.clear();
+        };
+        next = match await_head(ex, &mut current).await {
+            Ok(()) => match better(ex, &current) {
+                Some(checkout) => Next::Begin(checkout),
+                None => return Ok(answered(ex, current)),
+            },
+            Err(Halt::Overtaken(one)) => Next::Resume(one),
+            Err(Halt::Overdue) => overdue(ex, current),
+            Err(Halt::Fault(fault)) => {
+                let Try {
+                    checkout, sent_at, ..
+                } = current;
+                go_on(ex, &checkout, sent_at, fault)?
+            }
+        };
     }
 }
 
-/// Where a failed attempt left the request.
-struct State {
-    /// A byte of an answer is here, or an interim answer went to the client.
-    begun: bool,
-    /// Its connection had been used before.
-    reused: bool,
-    /// Executing it twice does no harm, or it cannot have been executed.
-    repeatable: bool,
-    /// What was sent of it can be sent again.
-    replayable: bool,
+/// Opens a try: the request is not sent yet. `Err` says how to go on instead.
+async fn begin<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    checkout: Checkout,
+) -> Result<Try, Result<Next, Failed>> {
+    if ex.ledger.tries > 0 {
+        ex.upload.rewind();
+    }
+    ex.work.answer.clear();
+    ex.ledger.trying(&checkout);
+    match open::connection(ex, &checkout).await {
+        Ok(stream) => Ok(Try {
+            reused: ex.ledger.reused,
+            connect_us: ex.ledger.connect_us.unwrap_or(0),
+            checkout,
+            stream,
+            sent_at: None,
+            overdue: false,
+            outlasted: false,
+        }),
+        Err(Halt::Overtaken(one)) => Err(Ok(Next::Resume(one))),
+        Err(Halt::Overdue) => unreachable!("a connection being opened must not be overdue"),
+        Err(Halt::Fault(fault)) => Err(go_on(ex, &checkout, None, fault)),
+    }
 }
 
-/// Counts a failed attempt; fails the request unless it may be tried again.
-fn judge(
-    thread: &Thread,
+/// Back to a try under way, whose request was sent whole.
+fn resume<S: Wire>(ex: &mut Exchange<'_, S>, one: Try) -> Try {
+    ex.upload.finish();
+    ex.work.answer.clear();
+    ex.ledger.resuming(&one);
+    one
+}
+
+/// A try failed: another, one set aside, or the end.
+fn go_on<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    checkout: &Checkout,
+    sent_at: Option<Micros>,
     fault: Fault,
-    checkout: &Checkout,
-    state: &State,
-    seen: &mut Seen,
-) -> Result<(), Failed> {
-    let cells = &thread.cells;
-    let stale = matches!(fault, Fault::Closed) && state.reused && !state.begun;
-    if !stale && !matches!(fault, Fault::Final(_)) {
-        checkout.failed();
-    }
-    let retry = match fault {
-        Fault::Final(failed) => return Err(failed),
-        Fault::Silent => {
-            cells.inc(Counter::BackendFirstByteTimeout);
-            return Err(Failed::Answer(Code::H12));
+) -> Result<Next, Failed> {
+    let silent = matches!(fault, Fault::Silent);
+    match ex.judge(checkout, sent_at, fault) {
+        Ok(()) => Ok(Next::Pick),
+        Err(Failed::Answer(_)) if !silent && ex.tries.has_aside() => {
+            let one = ex.tries.take_aside();
+            Ok(Next::Resume(one.expect("a try must be set aside")))
         }
-        Fault::Defect(defect) => {
-            let not_http = defect.code == Code::H17;
-            cells.inc(if not_http {
-                Counter::BackendNotHttp
-            } else {
-                Counter::BackendBadAnswer
-            });
-            return Err(Failed::Answer(defect.code));
-        }
-        Fault::Closed if state.begun => {
-            cells.inc(Counter::BackendBrokeOff);
-            cells.inc(Counter::WithheldAnswerBegun);
-            return Err(Failed::Answer(Code::H13));
-        }
-        Fault::Closed if stale => {
-            // Its keepalive ended while the request was on its way: no failure
-            // of the backend's, and no attempt used up.
-            thread.pool.forget(checkout.backend().key());
-            seen.fresh_only = true;
-            cells.inc(Counter::BackendClosedReused);
-            Counter::RetriedClosedReused
-        }
-        Fault::Closed => {
-            cells.inc(Counter::BackendClosedNew);
-            seen.closed += 1;
-            Counter::RetriedClosedNew
-        }
-        Fault::Connect(kind) => {
-            seen.refused += u32::from(kind == ConnectFault::Refused);
-            seen.timed_out += u32::from(kind == ConnectFault::TimedOut);
-            Counter::RetriedConnect
-        }
-    };
-    let mut withheld = None;
-    if retry != Counter::RetriedConnect {
-        if !state.repeatable {
-            withheld = Some(Counter::WithheldNotIdempotent);
-        } else if !state.replayable {
-            withheld = Some(Counter::WithheldBody);
+        Err(failed) => {
+            if silent {
+                for one in ex.tries.give_up_aside() {
+                    ex.tell(&one.checkout, one.sent_at, Outcome::TimedOut);
+                }
+            }
+            Err(failed)
         }
     }
-    if !stale {
-        seen.tried.push(checkout.index());
-        if seen.retries_left == 0 {
-            withheld = withheld.or(Some(Counter::WithheldTries));
-        }
-        seen.retries_left = seen.retries_left.saturating_sub(1);
-    }
-    if let Some(reason) = withheld {
-        cells.inc(reason);
-        return Err(Failed::Answer(if stale { Code::H13 } else { seen.code() }));
-    }
-    cells.inc(retry);
-    Ok(())
 }
 
-/// One attempt: connection, request out, answer's head in.
-async fn attempt<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &App,
-    checkout: &Checkout,
-    fresh_only: bool,
-) -> Result<TcpStream, Fault> {
-    let pooled = if fresh_only || !app.policy.backend_keepalive {
-        None
-    } else {
-        client.thread.pool.take(checkout.backend().key())
+/// The answer is passed on.
+fn answered<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Answered {
+    if !ex.tries.give_up_aside().is_empty() {
+        ex.count(Counter::HedgesWon);
+    }
+    ex.tell_answer(&current);
+    Answered {
+        checkout: current.checkout,
+        backend: current.stream,
+        sent_at: current.sent_at,
+    }
+}
+
+/// A backend that may do better than an answer of 502, 503 or 504; none: the
+/// answer is passed on as it is.
+fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> {
+    if !matches!(ex.work.response.status, 502..=504) {
+        return None;
+    }
+    if !ex.may_be_repeated() {
+        ex.count(if ex.work.head.idempotent() {
+            Counter::WithheldBody
+        } else {
+            Counter::WithheldNotIdempotent
+        });
+        return None;
+    }
+    ex.tries.met(&current.checkout);
+    let checkout = pick_now(ex)?;
+    if let Some(withheld) = ex.use_up() {
+        ex.count(withheld);
+        return None;
+    }
+    ex.tell_answer(current);
+    ex.count(Counter::RetriedStatus);
+    Some(checkout)
+}
+
+/// A try is overdue: another beside it, if the request may be repeated and a
+/// better backend is at hand; else it is only waited for.
+fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
+    current.overdue = true;
+    ex.tell(&current.checkout, current.sent_at, Outcome::Overdue);
+    let may = ex.may_be_repeated() && ex.upload.is_done() && ex.tries.retries_left > 0;
+    if !may {
+        return Next::Resume(current);
+    }
+    ex.tries.met(&current.checkout);
+    let now = ex.now();
+    let Some(checkout) = pick_now(ex) else {
+        return Next::Resume(current);
     };
-    ledger.reused = pooled.is_some();
-    let mut backend = if let Some(stream) = pooled {
-        client.thread.cells.inc(Counter::BackendReused);
-        ledger.connect_us = Some(0);
-        stream
-    } else {
-        let address = checkout.backend().address();
-        open(client, work, ledger, upload, app, address).await?
-    };
-    await_head(client, work, ledger, upload, app, &mut backend).await?;
-    Ok(backend)
+    if !ex.app.withdraw_retry(now, Retry::Hedge) {
+        ex.count(Counter::WithheldBudget);
+        return Next::Resume(current);
+    }
+    ex.tries.retries_left -= 1;
+    ex.count(Counter::HedgesBegun);
+    ex.tries.set_aside(current);
+    Next::Begin(checkout)
 }

@@ -1,26 +1,26 @@
 //! The request on its way out and the answer's head on its way in, both at once.
 //!
 //! Owns the wait for the head and its deadlines: rolling while the request is
-//! being sent, for the first byte from its end. Interim answers are passed on
-//! from here.
+//! being sent; from its end, what the app allows a try, and what it may be
+//! expected to take. Interim answers are passed on from here.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-use super::attempt::{Failed, Fault};
-use super::client::{Client, Wire};
-use super::ledger::Ledger;
+use super::attempt::{Failed, Fault, Halt};
+use super::client::Wire;
+use super::exchange::{Exchange, NEVER, Try, after};
 use super::upload::{Trouble, Upload};
-use super::{Work, relay};
+use super::{Work, pick, relay};
 use crate::edge::buffer::SMALL_BYTES;
+use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
 use crate::edge::http1::response::{self, Defect};
 use crate::edge::http1::scan::Scan;
 use crate::edge::thread::Phase;
 use crate::observe::Code;
-use crate::table::App;
 
 /// What the wait for an answer's head comes to.
 enum Turn {
@@ -30,31 +30,22 @@ enum Turn {
     Interim,
 }
 
-/// Sends the request and reads until the answer's head is in; passes interim
-/// answers on.
+/// Sends the request, as far as it is not sent, and reads until the answer's
+/// head is in; passes interim answers on.
 pub(super) async fn await_head<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &App,
-    backend: &mut TcpStream,
-) -> Result<(), Fault> {
-    if work.answer.capacity() == 0 {
-        work.answer = client.thread.buffers.small();
+    ex: &mut Exchange<'_, S>,
+    current: &mut Try,
+) -> Result<(), Halt> {
+    if ex.work.answer.capacity() == 0 {
+        ex.work.answer = ex.client.thread.buffers.small();
     }
-    work.answer.clear();
-    work.answer_scan = Scan::default();
-    let mut wait = Wait {
-        sent: false,
-        armed: false,
-    };
+    ex.work.answer_scan = Scan::default();
+    let mut wait = Wait { armed: false };
     loop {
-        let turn = poll_fn(|cx| wait.poll(cx, client, work, ledger, upload, app, backend)).await?;
-        match turn {
+        match poll_fn(|cx| wait.poll(cx, ex, current)).await? {
             Turn::Head => return Ok(()),
             Turn::Interim => {
-                relay::interim(client, work, ledger)
+                relay::interim(ex.client, ex.work, ex.ledger)
                     .await
                     .map_err(Fault::Final)?;
                 // Writing it took the deadline.
@@ -65,86 +56,159 @@ pub(super) async fn await_head<S: Wire>(
 }
 
 struct Wait {
-    /// The request is sent whole and its end noted.
-    sent: bool,
     /// The deadline is set for the present state.
     armed: bool,
 }
 
 impl Wait {
-    /// Sets the deadline of the present state: for the first byte, from the end
-    /// of the request; before that, rolling.
-    fn arm<S: Wire>(&mut self, client: &Client<S>, ledger: &Ledger, app: &App, progress: bool) {
-        if self.armed && (self.sent || !progress) {
+    /// Sets the deadline of the present state: before the end of the request,
+    /// rolling; after it, whatever comes next.
+    fn arm<S: Wire>(&mut self, ex: &Exchange<'_, S>, current: &Try, progress: bool) {
+        if self.armed && (current.sent_at.is_some() || !progress) {
             return;
         }
         self.armed = true;
-        let now = client.thread.clock.now();
-        let (since, patience) = if self.sent {
-            let sent_at = ledger.sent_at.unwrap_or(now);
-            (sent_at, app.policy.first_byte_timeout)
-        } else {
-            (now, app.policy.idle_timeout)
+        let at = match current.sent_at {
+            None => after(ex.now(), ex.app.policy.idle_timeout).min(ex.expires_at),
+            Some(sent_at) => Due::of(ex, current, sent_at).next(),
         };
-        client.deadline.set_after(since, patience);
+        ex.client.deadline.set(at);
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one wait on everything a request holds"
-    )]
     fn poll<S: Wire>(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Client<S>,
-        work: &mut Work,
-        ledger: &mut Ledger,
-        upload: &mut Upload,
-        app: &App,
-        backend: &mut TcpStream,
-    ) -> Poll<Result<Turn, Fault>> {
+        ex: &mut Exchange<'_, S>,
+        current: &mut Try,
+    ) -> Poll<Result<Turn, Halt>> {
         let mut progress = false;
-        if !upload.is_over() {
-            match upload.poll(
+        if !ex.upload.is_over() {
+            match ex.upload.poll(
                 cx,
-                client,
-                work,
-                backend,
-                app.policy.replay_bytes,
+                ex.client,
+                ex.work,
+                &mut current.stream,
+                ex.app.policy.replay_bytes,
                 &mut progress,
             ) {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
                 Poll::Ready(Err(Trouble::ClientGone)) => {
-                    return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
+                    return Poll::Ready(ended(Failed::Client(Code::H27)));
                 }
                 Poll::Ready(Err(Trouble::Malformed(refusal))) => {
-                    return Poll::Ready(Err(Fault::Final(Failed::Refused(refusal))));
+                    return Poll::Ready(ended(Failed::Refused(refusal)));
                 }
             }
         }
-        if upload.is_over() && !self.sent {
-            self.sent = true;
+        if ex.upload.is_over() && current.sent_at.is_none() {
+            let now = ex.now();
+            current.sent_at = Some(now);
+            ex.ledger.sent_at = Some(now);
             self.armed = false;
-            ledger.sent_at = Some(client.thread.clock.now());
         }
-        if let Poll::Ready(turn) = poll_answer(cx, client, work, ledger, backend) {
-            return Poll::Ready(turn.and_then(|turn| switched(turn, work, upload)));
+        if let Poll::Ready(turn) = poll_answer(cx, ex, &mut current.stream) {
+            let turn = turn.and_then(|turn| switched(turn, ex.work, ex.upload));
+            return Poll::Ready(turn.map_err(Halt::from));
         }
-        if self.sent && upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
+        if ex.work.answer.is_empty()
+            && let Poll::Ready(one) = ex.poll_overtaken(cx)
+        {
+            return Poll::Ready(Err(Halt::Overtaken(one)));
         }
-        if client.thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Fault::Final(Failed::Drained)));
+        if current.sent_at.is_some()
+            && ex
+                .upload
+                .poll_gone(cx, ex.client, &mut ex.work.input)
+                .is_ready()
+        {
+            return Poll::Ready(ended(Failed::Client(Code::H27)));
         }
-        self.arm(client, ledger, app, progress);
-        client.deadline.poll(cx).map(|()| {
-            Err(if self.sent || upload.awaits_backend() {
-                Fault::Silent
-            } else {
-                Fault::Final(Failed::Client(Code::H28))
-            })
-        })
+        if ex.client.thread.phase() == Phase::Cutting {
+            return Poll::Ready(ended(Failed::Drained));
+        }
+        self.arm(ex, current, progress);
+        while ex.client.deadline.poll(cx).is_ready() {
+            if let Some(halt) = lapsed(ex, current) {
+                return Poll::Ready(Err(halt));
+            }
+            self.armed = false;
+            self.arm(ex, current, false);
+        }
+        Poll::Pending
     }
+}
+
+fn ended(failed: Failed) -> Result<Turn, Halt> {
+    Err(Fault::Final(failed).into())
+}
+
+/// What a silent try comes to, and when.
+struct Due {
+    /// The request's time for a first byte, from the first try waited for.
+    silent: Micros,
+    /// The request's own deadline.
+    expired: Micros,
+    /// The app's `try_timeout`.
+    outlasted: Micros,
+    /// Far longer than the app takes.
+    overdue: Micros,
+}
+
+impl Due {
+    fn of<S: Wire>(ex: &Exchange<'_, S>, current: &Try, sent_at: Micros) -> Due {
+        let policy = &ex.app.policy;
+        let first = ex.tries.first_sent_at().unwrap_or(sent_at).min(sent_at);
+        // What has begun to speak is not silent.
+        let spoke = !ex.work.answer.is_empty();
+        Due {
+            silent: after(first, policy.first_byte_timeout),
+            expired: ex.expires_at,
+            outlasted: match policy.try_timeout {
+                Some(timeout) if !current.outlasted && !spoke => after(sent_at, timeout),
+                _ => NEVER,
+            },
+            overdue: match ex.app.hedge_after_us() {
+                Some(us) if !current.overdue && !spoke => sent_at.saturating_add(us),
+                _ => NEVER,
+            },
+        }
+    }
+
+    fn next(&self) -> Micros {
+        self.silent
+            .min(self.expired)
+            .min(self.outlasted)
+            .min(self.overdue)
+    }
+}
+
+/// The deadline is reached: what of it, if anything.
+fn lapsed<S: Wire>(ex: &mut Exchange<'_, S>, current: &mut Try) -> Option<Halt> {
+    let now = ex.now();
+    if now >= ex.expires_at {
+        return Some(Fault::Final(Failed::Answer(Code::H12)).into());
+    }
+    let Some(sent_at) = current.sent_at else {
+        return Some(if ex.upload.awaits_backend() {
+            Fault::Silent.into()
+        } else {
+            Fault::Final(Failed::Client(Code::H28)).into()
+        });
+    };
+    let due = Due::of(ex, current, sent_at);
+    if now >= due.silent {
+        return Some(Fault::Silent.into());
+    }
+    if now >= due.outlasted {
+        current.outlasted = true;
+        if ex.may_be_repeated()
+            && ex.tries.retries_left > 0
+            && pick::has_other(ex, &current.checkout)
+        {
+            return Some(Fault::Outlasted.into());
+        }
+    }
+    (now >= due.overdue).then_some(Halt::Overdue)
 }
 
 /// Lets a 101 through only if the client asked for it and its request is sent
@@ -165,11 +229,15 @@ fn switched(turn: Turn, work: &Work, upload: &Upload) -> Result<Turn, Fault> {
 /// Reads the answer until a head is whole.
 fn poll_answer<S: Wire>(
     cx: &mut Context<'_>,
-    client: &Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
+    ex: &mut Exchange<'_, S>,
     backend: &mut TcpStream,
 ) -> Poll<Result<Turn, Fault>> {
+    let Exchange {
+        client,
+        work,
+        ledger,
+        ..
+    } = ex;
     let was_head = work.head.is_head();
     loop {
         if !work.answer.is_empty() {

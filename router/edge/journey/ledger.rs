@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use super::Work;
 use super::client::{Client, Wire};
+use super::exchange::Try;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::{Span, Version};
 use crate::edge::thread::Thread;
+use crate::edge::upstream::Checkout;
 use crate::observe::access_log::Line;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::table::App;
@@ -33,13 +35,13 @@ pub struct Ledger {
     pub sent_at: Option<Micros>,
     /// When the answer's first byte came.
     pub first_byte_at: Option<Micros>,
-    /// Attempts on backends.
+    /// Tries on backends.
     pub tries: u32,
     /// Time spent waiting for a backend with room.
     pub queue_us: u64,
-    /// Time to connect in the last attempt.
+    /// Time to connect in the last try.
     pub connect_us: Option<u64>,
-    /// The last attempt's connection was used before.
+    /// The last try's connection was used before.
     pub reused: bool,
     /// An interim answer went to the client.
     pub interim_sent: bool,
@@ -107,13 +109,34 @@ impl Ledger {
         self.app = Some(Arc::clone(app));
     }
 
-    /// Another attempt begins.
-    pub fn trying(&mut self, index: usize) {
-        self.backend = Some(index);
+    /// Another try begins.
+    pub fn trying(&mut self, checkout: &Checkout) {
+        self.with(checkout);
         self.tries += 1;
         self.connect_us = None;
         self.sent_at = None;
         self.first_byte_at = None;
+    }
+
+    /// A try begun earlier goes on.
+    pub fn resuming(&mut self, one: &Try) {
+        self.with(&one.checkout);
+        self.reused = one.reused;
+        self.connect_us = Some(one.connect_us);
+        self.sent_at = one.sent_at;
+        self.first_byte_at = None;
+    }
+
+    fn with(&mut self, checkout: &Checkout) {
+        self.backend = Some(checkout.index());
+        // The index is one of the version it was chosen from.
+        if self
+            .app
+            .as_ref()
+            .is_some_and(|app| !Arc::ptr_eq(app, checkout.app()))
+        {
+            self.app = Some(Arc::clone(checkout.app()));
+        }
     }
 
     /// The answer's head is in.
@@ -130,7 +153,8 @@ impl Ledger {
         self.code = Some(code);
     }
 
-    fn first_byte_us(&self) -> Option<u64> {
+    /// From the end of the request to the answer's first byte.
+    pub fn first_byte_us(&self) -> Option<u64> {
         // An answer before the request's end took no time after it.
         let first = self.first_byte_at?;
         Some(first.saturating_sub(self.sent_at.unwrap_or(first)))

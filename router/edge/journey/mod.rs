@@ -15,9 +15,11 @@
 //! |---|---|
 //! | [`client`] | a client connection: waiting, reading heads, lingering close |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
+//! | [`exchange`] | what a request holds meanwhile, its tries among it |
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
 //! | [`await_head`] | the request out, the answer's head in |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
+//! | [`judge`], [`verdict`] | what a failed try means for the request; for its backend |
 //! | [`relay`] | the answer on its way back, uploads going on meanwhile |
 //! | [`splice`] | large bodies past our memory |
 //! | [`pipe`] | an upgraded connection: bytes both ways |
@@ -29,6 +31,8 @@
 mod attempt;
 mod await_head;
 mod client;
+mod exchange;
+mod judge;
 mod ledger;
 mod open;
 mod pick;
@@ -36,12 +40,14 @@ mod pipe;
 mod relay;
 mod splice;
 mod upload;
+mod verdict;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use self::client::{Client, Ready};
+use self::exchange::Exchange;
 use self::ledger::Ledger;
 use self::upload::Upload;
 use super::answers::{Answer, wants_json};
@@ -57,6 +63,7 @@ use crate::table::App;
 
 pub use self::client::Wire;
 pub use self::splice::Pipes;
+pub use self::verdict::ejected_for;
 
 /// A request's working set: everything with a heap block behind it, recycled
 /// by the thread so that a request allocates nothing.
@@ -193,8 +200,9 @@ async fn route<S: Wire>(
         return answer(client, work, ledger, upload, Code::H14).await;
     }
     prepare(client, work, ledger, &app);
-    match attempt::converse(client, work, ledger, upload, &app).await {
-        Ok(answered) => relay::relay(client, work, ledger, upload, answered, &app).await,
+    let mut exchange = Exchange::new(client, work, ledger, upload, app);
+    match attempt::converse(&mut exchange).await {
+        Ok(answered) => relay::relay(client, work, ledger, upload, answered).await,
         Err(attempt::Failed::Answer(code)) => answer(client, work, ledger, upload, code).await,
         Err(attempt::Failed::Refused(refusal)) => refuse(client, work, ledger, refusal).await,
         Err(attempt::Failed::Client(code)) => {

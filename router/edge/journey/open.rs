@@ -1,11 +1,10 @@
-//! A new connection to a backend.
+//! A connection to a backend: one kept from before, or a new one.
 //!
-//! Owns the time it may take and what its failures mean: the backend's doing,
-//! or the router's own want of descriptors and ports.
+//! Owns the time a new one may take and what its failures mean: the backend's
+//! doing, or the router's own want of descriptors and ports.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,63 +12,118 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::Work;
-use super::attempt::{ConnectFault, Failed, Fault};
-use super::client::{Client, Wire};
-use super::ledger::Ledger;
-use super::upload::Upload;
+use super::attempt::{ConnectFault, Failed, Fault, Halt};
+use super::client::Wire;
+use super::exchange::{Exchange, after};
+use super::pick;
 use crate::edge::clock::Micros;
-use crate::edge::upstream;
+use crate::edge::upstream::{self, Checkout};
 use crate::observe::{Code, Counter, Histogram};
-use crate::table::App;
 
 /// Queueing and connecting, retries included, end after this.
-const CONNECT_PHASE: Duration = Duration::from_secs(75);
+pub(super) const CONNECT_PHASE: Duration = Duration::from_secs(75);
 
-/// Opens a connection, within the attempt's and the phase's time.
-pub(super) async fn open<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &App,
-    address: SocketAddr,
-) -> Result<TcpStream, Fault> {
-    let thread = Rc::clone(&client.thread);
+/// A connection that takes longer is given up while another backend is left:
+/// between a lost packet's repeat (1 s) and any round trip.
+const QUICK_CONNECT: Duration = Duration::from_millis(500);
+
+/// A connection for a try.
+pub(super) async fn connection<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    checkout: &Checkout,
+) -> Result<TcpStream, Halt> {
+    let reusable = !ex.tries.fresh_only && ex.app.policy.backend_keepalive;
+    let pool = &ex.client.thread.pool;
+    // What must not be sent twice asks the system, not the event loop, whether
+    // the backend is still there: its end may be known to one and not the other.
+    let kept = match reusable {
+        true if ex.work.head.idempotent() => pool.take(checkout.backend().key()),
+        true => pool.take_checked(checkout.backend().key()),
+        false => None,
+    };
+    ex.ledger.reused = kept.is_some();
+    if let Some(stream) = kept {
+        ex.count(Counter::BackendReused);
+        ex.ledger.connect_us = Some(0);
+        return Ok(stream);
+    }
+    let patience = match pick::has_other(ex, checkout) {
+        true => ex.app.policy.connect_timeout.min(QUICK_CONNECT),
+        false => ex.app.policy.connect_timeout,
+    };
+    open(ex, checkout, patience).await
+}
+
+/// Opens a connection, within the try's and the phase's time.
+async fn open<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    checkout: &Checkout,
+    patience: Duration,
+) -> Result<TcpStream, Halt> {
+    let thread = Rc::clone(&ex.client.thread);
     let since = thread.clock.now();
-    client.deadline.set_after(
-        since,
-        app.policy.connect_timeout.min(phase_left(ledger, since)),
-    );
-    let mut connecting = pin!(upstream::connect(address));
+    ex.client
+        .deadline
+        .set(after(since, patience).min(phase_end(ex)));
+    let mut connecting = pin!(upstream::connect(checkout.backend().address()));
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(connected.map_err(|error| connect_fault(client, &error)));
+            return Poll::Ready(connected.map_err(|error| connect_fault(ex, &error).into()));
         }
-        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27))));
+        if let Poll::Ready(one) = ex.poll_overtaken(cx) {
+            return Poll::Ready(Err(Halt::Overtaken(one)));
         }
-        client.deadline.poll(cx).map(|()| {
+        if ex
+            .upload
+            .poll_gone(cx, ex.client, &mut ex.work.input)
+            .is_ready()
+        {
+            return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27)).into()));
+        }
+        ex.client.deadline.poll(cx).map(|()| {
+            if thread.clock.now() >= ex.expires_at {
+                return Err(Fault::Final(Failed::Answer(Code::H12)).into());
+            }
             thread.cells.inc(Counter::ConnectTimedOut);
-            Err(Fault::Connect(ConnectFault::TimedOut))
+            Err(Fault::Connect(ConnectFault::TimedOut).into())
         })
     })
     .await;
     let took = thread.clock.now() - since;
-    ledger.connect_us = Some(took);
+    ex.ledger.connect_us = Some(took);
     if outcome.is_ok() {
         thread.cells.inc(Counter::BackendOpened);
         thread.cells.observe(Histogram::Connect, took);
+        checkout.connected();
     }
     outcome
 }
 
-/// What is left of the time for queueing and connecting.
-fn phase_left(ledger: &Ledger, now: Micros) -> Duration {
-    CONNECT_PHASE.saturating_sub(Duration::from_micros(now.saturating_sub(ledger.began)))
+/// When the time for queueing and connecting is over.
+fn phase_end<S: Wire>(ex: &Exchange<'_, S>) -> Micros {
+    after(ex.ledger.began, CONNECT_PHASE).min(ex.expires_at)
 }
 
-fn connect_fault<S>(client: &Client<S>, error: &io::Error) -> Fault {
+/// Asks a backend that broke off whether it is still there at all. If it is,
+/// it had its chance and the request fails; if not, it may come back.
+pub(super) async fn knock<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    checkout: Checkout,
+) -> Result<(), Failed> {
+    match open(ex, &checkout, QUICK_CONNECT).await {
+        Err(Halt::Fault(Fault::Connect(kind))) => {
+            ex.left(&checkout, kind);
+            Ok(())
+        }
+        Err(Halt::Fault(Fault::Final(failed))) => Err(failed),
+        Ok(_) | Err(_) => {
+            ex.count(Counter::WithheldNoBackend);
+            Err(Failed::Answer(ex.tries.code()))
+        }
+    }
+}
+
+fn connect_fault<S: Wire>(ex: &Exchange<'_, S>, error: &io::Error) -> Fault {
     use io::ErrorKind as Kind;
     let (counter, fault) = match error.kind() {
         Kind::ConnectionRefused => (Counter::ConnectRefused, ConnectFault::Refused),
@@ -77,22 +131,14 @@ fn connect_fault<S>(client: &Client<S>, error: &io::Error) -> Fault {
         Kind::HostUnreachable | Kind::NetworkUnreachable => {
             (Counter::ConnectUnreachable, ConnectFault::Refused)
         }
-        _ if matches!(
-            rustix::io::Errno::from_io_error(error),
-            Some(
-                rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::ADDRNOTAVAIL
-            )
-        ) =>
-        {
-            // The router's own want, not the backend's: no attempt elsewhere
-            // would fare better.
-            client.thread.cells.inc(Counter::ConnectExhausted);
+        _ if upstream::is_own_want(error) => {
+            // The router's own want, not the backend's: no try elsewhere would
+            // fare better.
+            ex.count(Counter::ConnectExhausted);
             return Fault::Final(Failed::Answer(Code::H22));
         }
         _ => (Counter::ConnectOther, ConnectFault::Refused),
     };
-    client.thread.cells.inc(counter);
+    ex.count(counter);
     Fault::Connect(fault)
 }

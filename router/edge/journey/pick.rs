@@ -1,110 +1,270 @@
-//! A backend for an attempt, from the balancer; a place in the app's queue when
-//! all are full.
+//! A backend for a try, from the balancer; a place in the app's queue when all
+//! are full, or when all are down and may come up again.
 //!
-//! Owns the wait and its end: room, patience, the client's leaving, a drain.
-//! Chooses nothing itself: that is [`crate::policy::balance`], and the order of
-//! the queue [`crate::policy::admission`].
+//! ```text
+//!            ┌─▶ a backend ◀──────────────┐ room, or one came up
+//! choose ────┼─▶ all full ──▶ queue ──────┤
+//!            ├─▶ all down ──▶ held ───────┘──▶ time is up: H11, or the least
+//!            └─▶ none left                     recently failed is tried
+//! ```
+//!
+//! Owns the waits and their ends: room, patience, the client's leaving, a
+//! drain. Chooses nothing itself: that is [`crate::policy::balance`], and the
+//! order of the queue [`crate::policy::admission`].
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::Work;
-use super::attempt::{Failed, Seen};
-use super::client::{Client, Wire};
-use super::ledger::Ledger;
-use super::upload::Upload;
-use crate::edge::thread::{Phase, Thread};
+use super::attempt::Failed;
+use super::client::Wire;
+use super::exchange::{Exchange, after};
+use super::open;
+use crate::edge::clock::Micros;
+use crate::edge::thread::Phase;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter, Gauge, Histogram};
-use crate::policy::balance::{self, Choice};
-use crate::table::App;
+use crate::policy::admission::Waiter;
+use crate::policy::balance::{Ask, Choice};
+use crate::table::Policy;
 
 /// A request waits at most this long for a backend with room.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A backend with room; none: all are full.
-fn choose(thread: &Thread, app: &Arc<App>, seen: &Seen) -> Option<Result<Checkout, Failed>> {
+/// Places for requests that are held while an app is down, where it does not
+/// say how many: it is only down for a moment, and its whole traffic waits.
+const HELD: u32 = 1_000;
+
+/// What the balancer has.
+enum Found {
+    Backend(Checkout),
+    /// All that may be used are full.
+    Full,
+    /// None accepts connections; this one failed longest ago.
+    Down(usize),
+    /// There is none, or all were met.
+    None,
+}
+
+fn choose<S: Wire>(ex: &Exchange<'_, S>, hedge: bool) -> Found {
+    let thread = &ex.client.thread;
     loop {
-        let random = thread.random.borrow_mut().u64(..);
-        match balance::choose(&**app, random, app.policy.max_concurrency, &seen.tried) {
-            Choice::Backend(index) | Choice::Trial(index) | Choice::AllOut(index) => {
-                if let Some(checkout) = Checkout::take(app, index) {
-                    return Some(Ok(checkout));
-                }
-            }
-            Choice::NoneLeft if seen.tried.is_empty() => {
-                return Some(Err(Failed::Answer(Code::H14)));
-            }
-            Choice::NoneLeft => {
-                thread.cells.inc(Counter::WithheldNoBackend);
-                return Some(Err(Failed::Answer(seen.code())));
-            }
-            Choice::AllFull => return None,
+        let ask = Ask {
+            now_us: thread.clock.now(),
+            random: thread.random.borrow_mut().u64(..),
+            tried: &ex.tries.tried,
+            repeatable: ex.work.head.idempotent() && ex.upload.is_replayable(),
+            hedge,
+        };
+        let (index, trial_us) = match ex.app.choose(&ask) {
+            Choice::Backend(index) => (index, None),
+            Choice::Trial(index) => (index, Some(ask.now_us)),
+            Choice::AllFull => return Found::Full,
+            Choice::AllOut(index) => return Found::Down(index),
+            Choice::NoneLeft => return Found::None,
+        };
+        if let Some(checkout) = Checkout::take(&ex.app, index, trial_us) {
+            return Found::Backend(checkout);
         }
     }
 }
 
-/// A backend with room, waiting in the app's queue if there is none.
-pub(super) async fn pick<S: Wire>(
-    client: &mut Client<S>,
-    work: &mut Work,
-    ledger: &mut Ledger,
-    upload: &mut Upload,
-    app: &Arc<App>,
-    seen: &Seen,
-) -> Result<Checkout, Failed> {
-    let thread = Rc::clone(&client.thread);
-    if let Some(picked) = choose(&thread, app, seen) {
-        return picked;
+/// A backend that may be used at once and was not met yet.
+pub(super) fn pick_now<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
+    if !ex.refresh() {
+        return None;
     }
-    let limit = app
-        .policy
-        .queue
-        .unwrap_or_else(|| 50 * u32::try_from(app.backends.len()).unwrap_or(u32::MAX / 50));
-    let since = thread.clock.now();
-    let Some(mut place) = app.live().queue.join(limit) else {
-        thread.cells.inc(Counter::QueueFull);
+    match choose(ex, true) {
+        Found::Backend(checkout) => Some(checkout),
+        Found::Full | Found::Down(_) | Found::None => None,
+    }
+}
+
+/// A backend with room, after a wait where there is none.
+pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, Failed> {
+    if ex.ledger.tries > 0 && !ex.refresh() {
+        return Err(Failed::Answer(Code::H14));
+    }
+    let mut knocked = false;
+    loop {
+        match choose(ex, false) {
+            Found::Backend(checkout) if knocked && ex.tries.closed > 0 => {
+                // It broke off and there is no other: is it still there?
+                open::knock(ex, checkout).await?;
+            }
+            Found::Backend(_) if knocked => return Err(none_left(ex)),
+            Found::Backend(checkout) => return Ok(checkout),
+            Found::Full => return wait(ex, Wait::Room).await,
+            Found::Down(index) => {
+                if let Some(patience) = boot_wait(ex) {
+                    match wait(ex, Wait::Boot(patience)).await {
+                        Err(Failed::Answer(_)) => ex.tries.held = true,
+                        ended => return ended,
+                    }
+                } else if let Some(checkout) = Checkout::take(&ex.app, index, None) {
+                    return Ok(checkout);
+                }
+            }
+            Found::None if ex.tries.tried.is_empty() => return Err(Failed::Answer(Code::H14)),
+            Found::None => {
+                if knocked || boot_wait(ex).is_none() {
+                    return Err(none_left(ex));
+                }
+                // All were met. Where all are down, one may come up again.
+                knocked = true;
+                ex.tries.forget();
+            }
+        }
+    }
+}
+
+/// Every backend was met, and one that is still there met the request too.
+fn none_left<S: Wire>(ex: &Exchange<'_, S>) -> Failed {
+    ex.count(Counter::WithheldNoBackend);
+    Failed::Answer(ex.tries.code())
+}
+
+/// Whether a request that is with `held` could go to another backend at once.
+pub(super) fn has_other<S: Wire>(ex: &Exchange<'_, S>, held: &Checkout) -> bool {
+    let mut tried = ex.tries.tried;
+    tried.push(held.index());
+    let choice = ex.app.choose(&Ask {
+        now_us: ex.client.thread.clock.recent(),
+        random: 0,
+        tried: &tried,
+        repeatable: false,
+        hedge: true,
+    });
+    matches!(choice, Choice::Backend(_))
+}
+
+/// How long the request may be held for a backend to come up: backends that
+/// never did are only waited for where the app says so.
+fn boot_wait<S: Wire>(ex: &Exchange<'_, S>) -> Option<Duration> {
+    let usual = ex.app.has_been_up().then_some(Policy::BOOT_WAIT);
+    let patience = ex.app.policy.boot_wait.or(usual)?;
+    let may = !ex.tries.held && !ex.tries.has_aside() && !patience.is_zero();
+    may.then_some(patience)
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// A backend with room.
+    Room,
+    /// A backend that accepts connections, for this long.
+    Boot(Duration),
+}
+
+impl Wait {
+    /// Places in the line for it.
+    fn places<S: Wire>(self, ex: &Exchange<'_, S>) -> u32 {
+        let backends = u32::try_from(ex.app.backends.len()).unwrap_or(u32::MAX / 50);
+        match (ex.app.policy.queue, self) {
+            (Some(places), _) => places,
+            (None, Wait::Room) => 50 * backends,
+            (None, Wait::Boot(_)) => HELD.max(50 * backends),
+        }
+    }
+
+    /// When waiting for it since `since` is over.
+    fn until<S: Wire>(self, ex: &Exchange<'_, S>, since: Micros) -> Micros {
+        let patience = match self {
+            Wait::Room => QUEUE_PATIENCE,
+            Wait::Boot(patience) => patience,
+        };
+        after(since, patience)
+            .min(after(ex.ledger.began, open::CONNECT_PHASE))
+            .min(ex.expires_at)
+    }
+
+    fn counter(self, ended: &Result<Checkout, Failed>) -> Counter {
+        let is_boot = self != Wait::Room;
+        match ended {
+            Ok(_) if is_boot => Counter::HeldServed,
+            Ok(_) => Counter::QueueAdmitted,
+            Err(Failed::Client(_)) if is_boot => Counter::HeldClientLeft,
+            Err(Failed::Client(_)) => Counter::QueueClientLeft,
+            Err(_) if is_boot => Counter::HeldTimedOut,
+            Err(_) => Counter::QueueTimedOut,
+        }
+    }
+}
+
+/// Waits in the app's line until there is a backend.
+async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout, Failed> {
+    if ex.tries.has_aside() {
+        // A try is under way: better than any place in a line.
+        return Err(Failed::Answer(Code::H11));
+    }
+    let since = ex.now();
+    let live = Arc::clone(ex.app.live());
+    let Some(mut place) = live.queue.join(wait.places(ex)) else {
+        ex.count(Counter::QueueFull);
         return Err(Failed::Answer(Code::H11));
     };
-    thread.cells.up(Gauge::Queued);
-    client.deadline.set_after(since, QUEUE_PATIENCE);
-    let waited = poll_fn(|cx| {
-        loop {
-            // Asked again in the queue too: room made before joining it woke nobody.
-            if let Some(picked) = choose(&thread, app, seen) {
-                return Poll::Ready(picked);
-            }
-            if Pin::new(&mut place).poll(cx).is_pending() {
-                break;
-            }
-        }
-        if upload.poll_gone(cx, client, &mut work.input).is_ready() {
-            return Poll::Ready(Err(Failed::Client(Code::H27)));
-        }
-        if thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Failed::Drained));
-        }
-        client
-            .deadline
-            .poll(cx)
-            .map(|()| Err(Failed::Answer(Code::H11)))
-    })
-    .await;
+    ex.client.thread.cells.up(Gauge::Queued);
+    ex.client.deadline.set(wait.until(ex, since));
+    let mut what = wait;
+    let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut what)).await;
     if waited.is_ok() {
         place.served();
     }
+    let thread = &ex.client.thread;
     thread.cells.down(Gauge::Queued);
     let waited_us = thread.clock.now() - since;
-    ledger.queue_us += waited_us;
+    ex.ledger.queue_us += waited_us;
     thread.cells.observe(Histogram::QueueWait, waited_us);
-    thread.cells.inc(match &waited {
-        Ok(_) => Counter::QueueAdmitted,
-        Err(Failed::Client(_)) => Counter::QueueClientLeft,
-        Err(_) => Counter::QueueTimedOut,
-    });
+    thread.cells.inc(wait.counter(&waited));
     waited
+}
+
+fn poll_wait<S: Wire>(
+    cx: &mut Context<'_>,
+    ex: &mut Exchange<'_, S>,
+    place: &mut Waiter<'_>,
+    what: &mut Wait,
+) -> Poll<Result<Checkout, Failed>> {
+    loop {
+        // Asked again in the line too: room made before joining it woke nobody.
+        // By the newest version: a backend may have come, or all have gone.
+        if !ex.refresh() {
+            return Poll::Ready(Err(Failed::Answer(Code::H14)));
+        }
+        match choose(ex, false) {
+            Found::Backend(checkout) => return Poll::Ready(Ok(checkout)),
+            Found::Full if *what != Wait::Room => {
+                // One came up, and others were before us.
+                *what = Wait::Room;
+                let until = what.until(ex, ex.now());
+                ex.client.deadline.set(until);
+            }
+            Found::None if ex.app.backends.is_empty() => {
+                return Poll::Ready(Err(Failed::Answer(Code::H14)));
+            }
+            Found::Full | Found::Down(_) | Found::None => {}
+        }
+        if Pin::new(&mut *place).poll(cx).is_pending() {
+            break;
+        }
+    }
+    if ex
+        .upload
+        .poll_gone(cx, ex.client, &mut ex.work.input)
+        .is_ready()
+    {
+        return Poll::Ready(Err(Failed::Client(Code::H27)));
+    }
+    if ex.client.thread.phase() == Phase::Cutting {
+        return Poll::Ready(Err(Failed::Drained));
+    }
+    ex.client.deadline.poll(cx).map(|()| {
+        Err(Failed::Answer(if ex.now() >= ex.expires_at {
+            Code::H12
+        } else {
+            Code::H11
+        }))
+    })
 }

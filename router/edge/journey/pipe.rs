@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -99,11 +98,11 @@ pub async fn upgrade<S: Wire>(
     work: &mut Work,
     ledger: &mut Ledger,
     answered: Answered,
-    app: &Arc<App>,
 ) -> End {
     let Answered {
         checkout,
         mut backend,
+        ..
     } = answered;
     relay::write_head(work, ledger, false);
     let early = std::mem::take(&mut work.answer);
@@ -125,7 +124,7 @@ pub async fn upgrade<S: Wire>(
         up.buffer.extend(&work.input.data()[work.head_bytes..]);
         work.input.truncate(work.head_bytes);
     }
-    let ended = flow(client, &mut backend, &mut down, &mut up, app).await;
+    let ended = flow(client, &mut backend, &mut down, &mut up, checkout.app()).await;
     thread.cells.down(Gauge::UpgradesOpen);
     thread.cells.add(Counter::ClientReceivedBytes, up.bytes);
     ledger.bytes = down.bytes;

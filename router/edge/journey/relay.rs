@@ -8,7 +8,6 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
@@ -18,14 +17,18 @@ use super::client::{Client, Wire};
 use super::ledger::Ledger;
 use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
+use super::verdict::tell;
 use super::{End, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
+use crate::edge::clock::Micros;
 use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
 use crate::edge::http1::head::{Framing, Version};
 use crate::edge::http1::response_writer::{self, Downstream, Promise};
 use crate::edge::http1::scan::Scan;
 use crate::edge::thread::Phase;
+use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
+use crate::policy::health::Outcome;
 use crate::table::App;
 
 /// Body bytes up to this many are copied behind the head rather than gathered.
@@ -78,15 +81,15 @@ pub async fn relay<S: Wire>(
     ledger: &mut Ledger,
     upload: &mut Upload,
     answered: Answered,
-    app: &Arc<App>,
 ) -> End {
     ledger.answered(work.response.status);
     if work.response.status == 101 {
-        return pipe::upgrade(client, work, ledger, answered, app).await;
+        return pipe::upgrade(client, work, ledger, answered).await;
     }
     let Answered {
         checkout,
         mut backend,
+        sent_at,
     } = answered;
     let framing = work.response.framing;
     // A connection whose request is not read to its end cannot carry another.
@@ -106,12 +109,13 @@ pub async fn relay<S: Wire>(
     };
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
-        checkout.failed();
+        tell(&client.thread, &checkout, sent_at, Outcome::BadAnswer);
         client.thread.cells.inc(Counter::BackendBadAnswer);
         ledger.cause = Some(bad.cause);
         return super::answer(client, work, ledger, upload, Code::H25).await;
     }
-    let outcome = poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, app)).await;
+    let outcome =
+        poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, checkout.app())).await;
     ledger.bytes = flow.payload_sent();
     if let Some(spliced) = flow.spliced.take() {
         client.thread.pipes.put(spliced);
@@ -122,7 +126,7 @@ pub async fn relay<S: Wire>(
                 && work.response.keep_alive
                 && upload.is_done()
                 && work.answer.is_empty();
-            if clean && app.policy.backend_keepalive {
+            if clean && checkout.app().policy.backend_keepalive {
                 let now = client.thread.clock.recent();
                 client
                     .thread
@@ -137,7 +141,7 @@ pub async fn relay<S: Wire>(
         }
         Err(broke) => {
             let delimited = flow.chunk || shows_its_end(framing, work.head.version);
-            match cut(client, ledger, &checkout, broke) {
+            match cut(client, ledger, &checkout, sent_at, broke) {
                 End::Cut(reason) if delimited && !matches!(broke, Broke::Client(_)) => {
                     End::Close(reason)
                 }
@@ -161,13 +165,14 @@ fn shows_its_end(framing: Framing, client: Version) -> bool {
 fn cut<S: Wire>(
     client: &Client<S>,
     ledger: &mut Ledger,
-    checkout: &crate::edge::upstream::Checkout,
+    checkout: &Checkout,
+    sent_at: Option<Micros>,
     broke: Broke,
 ) -> End {
     let cells = &client.thread.cells;
     match broke {
         Broke::Backend(code, cause) => {
-            checkout.failed();
+            tell(&client.thread, checkout, sent_at, Outcome::BadAnswer);
             cells.inc(match code {
                 Code::H15 => Counter::BackendIdle,
                 Code::H18 => Counter::BackendBrokeOff,

@@ -138,6 +138,14 @@ impl Upload {
         self.touched = false;
     }
 
+    /// Back to a try that was sent whole before another began.
+    pub fn finish(&mut self) {
+        debug_assert!(self.body.done(), "only a whole upload may be finished");
+        self.pending = 0;
+        self.stage = Stage::Done;
+        self.touched = true;
+    }
+
     /// Notices a client that leaves while nothing is read from it. What it
     /// sends meanwhile is kept in its order, as far as there is room: behind
     /// the body bytes held here, or in `input` if the body is over.

@@ -12,7 +12,7 @@ use crate::feed::messages::{
     Ack, Body, Collect, Delta, EdgeHello, Envelope, Hello, Nack, Report, Snapshot,
 };
 use crate::observe::{Counter, Gauge, busiest, metrics};
-use crate::table::{Install, Moment, Table};
+use crate::table::{Install, Table};
 
 /// Control beats each second: silent for this long, it is given up.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -348,7 +348,7 @@ fn report(sync: &Sync, collect: &Collect) -> Report {
     };
     if !collect.app.is_empty() {
         let app = sync.table.app(&collect.app);
-        let moment = Moment::default();
+        let moment = sync.moment();
         report.apps = app.iter().map(|app| app.report(Some(moment))).collect();
         return report;
     }

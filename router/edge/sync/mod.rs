@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::events::Events;
 use self::link::{Link, LinkError, Wire};
@@ -27,7 +27,7 @@ use crate::feed::messages::Nack;
 use crate::feed::{LastKnownGood, NoTable, last_known_good};
 use crate::observe::access_log::Log;
 use crate::observe::{Counter, EdgeCells, Gauge};
-use crate::table::Table;
+use crate::table::{Moment, Table};
 
 /// The first wait before connecting again.
 const BACKOFF_FLOOR: Duration = Duration::from_millis(50);
@@ -46,6 +46,8 @@ pub struct SyncInputs {
     pub log: Option<Arc<Log>>,
     /// Where any thread posts events for operators, and what is sent from.
     pub events: (EventSender, EventQueue),
+    /// When every clock of the process reads zero.
+    pub origin: Instant,
     /// Control's socket.
     pub feed_path: PathBuf,
     /// Where control writes snapshot and journal.
@@ -100,6 +102,7 @@ pub struct Sync {
     /// The data threads' cells and, last, this thread's own.
     log: Option<Arc<Log>>,
     cells: Vec<Arc<EdgeCells>>,
+    origin: Instant,
     feed_path: PathBuf,
     table_dir: PathBuf,
     ready: Option<Box<dyn FnOnce() + Send>>,
@@ -124,6 +127,7 @@ impl Sync {
             table: inputs.table,
             cells,
             log: inputs.log,
+            origin: inputs.origin,
             feed_path: inputs.feed_path,
             table_dir: inputs.table_dir,
             ready: Some(inputs.ready),
@@ -257,6 +261,15 @@ impl Sync {
     fn show_table(&self) {
         self.own().set(Gauge::TableRevision, self.table.revision());
         self.own().set(Gauge::TableApps, self.table.len() as u64);
+    }
+
+    /// Now, by the process's clocks and the system's.
+    fn moment(&self) -> Moment {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        Moment {
+            now_us: self.origin.elapsed().as_micros() as u64,
+            unix_ms: since_epoch.map_or(0, |since| since.as_millis() as u64),
+        }
     }
 
     /// This thread's own counters.

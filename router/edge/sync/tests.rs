@@ -82,6 +82,7 @@ impl Stage {
             table: Arc::clone(&table),
             cells: vec![Arc::default()],
             log: None,
+            origin: Instant::now(),
             events: (events.clone(), queue),
             feed_path,
             table_dir,

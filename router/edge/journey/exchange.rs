@@ -1,0 +1,231 @@
+//! What a request holds while it looks for an answer.
+//!
+//! Owns the account of its tries: which backends were met and how, what is
+//! left of its patience, the tries set aside. Decides nothing: that is
+//! [`attempt`](super::attempt) and [`judge`](super::judge).
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Work;
+use super::client::{Client, Wire};
+use super::ledger::Ledger;
+use super::upload::Upload;
+use crate::edge::clock::Micros;
+use crate::edge::upstream::Checkout;
+use crate::observe::Code;
+use crate::policy::balance::Tried;
+use crate::policy::health::Outcome;
+use crate::table::App;
+
+/// Never due.
+pub(super) const NEVER: Micros = Micros::MAX;
+
+/// A request between its head and its answer's.
+pub struct Exchange<'r, S> {
+    pub client: &'r mut Client<S>,
+    pub work: &'r mut Work,
+    pub ledger: &'r mut Ledger,
+    pub upload: &'r mut Upload,
+    /// Its app, of the newest version looked at.
+    pub app: Arc<App>,
+    pub(super) tries: Tries,
+    /// When the app's `deadline` for it is over.
+    pub(super) expires_at: Micros,
+}
+
+/// One try whose connection is there.
+pub(super) struct Try {
+    pub(super) checkout: Checkout,
+    pub(super) stream: TcpStream,
+    /// The connection had been used before.
+    pub(super) reused: bool,
+    /// Time to connect.
+    pub(super) connect_us: u64,
+    /// When the request was sent whole on it.
+    pub(super) sent_at: Option<Micros>,
+    /// It is known to be overdue: nothing more comes of that.
+    pub(super) overdue: bool,
+    /// It outlasted the app's `try_timeout`, and there was no other way.
+    pub(super) outlasted: bool,
+}
+
+/// What a request's tries met.
+pub(super) struct Tries {
+    /// Backends met, in the order of the app's present version.
+    pub(super) tried: Tried,
+    /// The same by key: indices change with the app's version.
+    keys: [u64; Tried::MOST],
+    pub(super) retries_left: u32,
+    /// A pooled connection was dead: no other is trusted.
+    pub(super) fresh_only: bool,
+    /// It waited for a backend to come up as long as it may.
+    pub(super) held: bool,
+    pub(super) refused: u32,
+    pub(super) timed_out: u32,
+    pub(super) closed: u32,
+    /// Sent whole, silent for too long, and still waited for.
+    aside: Vec<Try>,
+}
+
+impl Tries {
+    fn new(retries: u32) -> Self {
+        Tries {
+            tried: Tried::default(),
+            keys: [0; Tried::MOST],
+            retries_left: retries,
+            fresh_only: false,
+            held: false,
+            refused: 0,
+            timed_out: 0,
+            closed: 0,
+            aside: Vec::new(),
+        }
+    }
+
+    /// Remembers a backend that was met.
+    pub(super) fn met(&mut self, checkout: &Checkout) {
+        if self.tried.contains(checkout.index()) {
+            return;
+        }
+        if let Some(place) = self.keys.get_mut(self.tried.len()) {
+            *place = checkout.backend().key();
+        }
+        self.tried.push(checkout.index());
+    }
+
+    /// Forgets which backends were met: there is no other.
+    pub(super) fn forget(&mut self) {
+        self.tried = Tried::default();
+    }
+
+    /// The code of a request that no try answered.
+    pub(super) fn code(&self) -> Code {
+        match (self.refused > 0, self.timed_out > 0, self.closed > 0) {
+            (true, false, false) => Code::H21,
+            (false, true, false) => Code::H19,
+            (false, false, true) => Code::H13,
+            _ => Code::H10,
+        }
+    }
+
+    /// Whether a try is set aside.
+    pub(super) fn has_aside(&self) -> bool {
+        !self.aside.is_empty()
+    }
+
+    /// Sets a try aside, still waited for.
+    pub(super) fn set_aside(&mut self, one: Try) {
+        self.aside.push(one);
+    }
+
+    /// The try set aside last.
+    pub(super) fn take_aside(&mut self) -> Option<Try> {
+        self.aside.pop()
+    }
+
+    /// All tries set aside: their time is over.
+    pub(super) fn give_up_aside(&mut self) -> Vec<Try> {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// The earliest moment at which a try still waited for was sent whole.
+    pub(super) fn first_sent_at(&self) -> Option<Micros> {
+        self.aside.iter().filter_map(|one| one.sent_at).min()
+    }
+
+    /// The try set aside that speaks or closes first: ready with whether it has
+    /// something to say.
+    pub(super) fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<(Try, bool)> {
+        for at in 0..self.aside.len() {
+            let mut byte = [std::mem::MaybeUninit::uninit(); 1];
+            let mut byte = tokio::io::ReadBuf::uninit(&mut byte);
+            if let Poll::Ready(read) = self.aside[at].stream.poll_peek(cx, &mut byte) {
+                let spoke = matches!(read, Ok(1..));
+                return Poll::Ready((self.aside.remove(at), spoke));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<'r, S: Wire> Exchange<'r, S> {
+    pub(super) fn new(
+        client: &'r mut Client<S>,
+        work: &'r mut Work,
+        ledger: &'r mut Ledger,
+        upload: &'r mut Upload,
+        app: Arc<App>,
+    ) -> Self {
+        let tries = Tries::new(app.policy.retries);
+        let expires_at = match app.policy.deadline {
+            Some(deadline) => after(ledger.began, deadline),
+            None => NEVER,
+        };
+        Exchange {
+            client,
+            work,
+            ledger,
+            upload,
+            app,
+            tries,
+            expires_at,
+        }
+    }
+
+    /// Now.
+    pub(super) fn now(&self) -> Micros {
+        self.client.thread.clock.now()
+    }
+
+    /// Executing the request twice does no harm, and all of it that was sent
+    /// can be sent again.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.work.head.idempotent() && self.upload.is_replayable() && !self.ledger.interim_sent
+    }
+
+    /// A try set aside that has something to say. One that broke off says it
+    /// here, and is waited for no more.
+    pub(super) fn poll_overtaken(&mut self, cx: &mut Context<'_>) -> Poll<Try> {
+        loop {
+            match self.tries.poll_aside(cx) {
+                Poll::Ready((one, true)) => return Poll::Ready(one),
+                Poll::Ready((one, false)) if one.reused => {}
+                Poll::Ready((one, false)) => self.tell(&one.checkout, one.sent_at, Outcome::Reset),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Goes by the newest version of the app: backends that left or moved since
+    /// are not met, those that came are. False if the app is gone.
+    pub(super) fn refresh(&mut self) -> bool {
+        let Some(newest) = self.client.thread.table.app(&self.app.name) else {
+            return false;
+        };
+        if Arc::ptr_eq(&newest, &self.app) {
+            return true;
+        }
+        let keys = &self.tries.keys[..self.tries.tried.len()];
+        let mut tried = Tried::default();
+        let mut kept = [0; Tried::MOST];
+        for (index, backend) in newest.backends.iter().enumerate() {
+            if backend.has_key_in(keys) && tried.len() < Tried::MOST {
+                kept[tried.len()] = backend.key();
+                tried.push(index);
+            }
+        }
+        self.tries.tried = tried;
+        self.tries.keys = kept;
+        self.app = newest;
+        true
+    }
+}
+
+/// `after` from `since`.
+pub(super) fn after(since: Micros, after: Duration) -> Micros {
+    since.saturating_add(u64::try_from(after.as_micros()).unwrap_or(NEVER))
+}

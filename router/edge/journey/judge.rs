@@ -1,0 +1,233 @@
+//! What a failed try means: for its backend, and for its request.
+//!
+//! Owns the rule of what may be sent again (RFC 9110, section 9.2.2):
+//! everything while no byte of it can have been processed; an idempotent
+//! request, or one with an `Idempotency-Key`, while no byte of its answer was
+//! sent on; each within the app's tries and its budget. What is not sent again
+//! is counted by its reason.
+
+use std::time::{Duration, SystemTime};
+
+use super::attempt::{ConnectFault, Failed, Fault};
+use super::client::Wire;
+use super::exchange::{Exchange, Try};
+use super::verdict::tell;
+use crate::edge::clock::Micros;
+use crate::edge::http1::response::Defect;
+use crate::edge::upstream::Checkout;
+use crate::observe::{Code, Counter};
+use crate::policy::health::{ConnectFailure, Outcome};
+use crate::policy::retry::Retry;
+
+/// A try's failure, as far as its request is concerned.
+struct Setback {
+    /// The reason of the retry, if there is one.
+    retry: Counter,
+    /// Not a byte of the request can have been processed.
+    unprocessed: bool,
+    /// The backend is innocent and no try is used up.
+    stale: bool,
+}
+
+impl<S: Wire> Exchange<'_, S> {
+    /// Tells of a failed try and fails the request unless it may go on to
+    /// another.
+    pub(super) fn judge(
+        &mut self,
+        checkout: &Checkout,
+        sent_at: Option<Micros>,
+        fault: Fault,
+    ) -> Result<(), Failed> {
+        let begun = self.ledger.interim_sent || !self.work.answer.is_empty();
+        let setback = match fault {
+            Fault::Final(failed) => return Err(failed),
+            Fault::Silent => {
+                self.tell(checkout, sent_at, Outcome::TimedOut);
+                self.count(Counter::BackendFirstByteTimeout);
+                return Err(Failed::Answer(Code::H12));
+            }
+            Fault::Defect(defect) => return Err(self.defective(checkout, sent_at, &defect)),
+            Fault::Closed if begun => {
+                self.tell(checkout, sent_at, Outcome::BadAnswer);
+                self.count(Counter::BackendBrokeOff);
+                self.count(Counter::WithheldAnswerBegun);
+                return Err(Failed::Answer(Code::H13));
+            }
+            Fault::Closed => self.closed(checkout, sent_at),
+            Fault::Connect(kind) => self.unconnected(checkout, sent_at, kind),
+            Fault::Outlasted => {
+                self.tell(checkout, sent_at, Outcome::TimedOut);
+                self.tries.timed_out += 1;
+                Setback {
+                    retry: Counter::RetriedTryTimeout,
+                    unprocessed: false,
+                    stale: false,
+                }
+            }
+        };
+        self.may_go_on(checkout, &setback)
+    }
+
+    /// It closed, or reset, before a byte of the answer.
+    fn closed(&mut self, checkout: &Checkout, sent_at: Option<Micros>) -> Setback {
+        let stale = self.ledger.reused;
+        if stale {
+            // Its keepalive ended while the request was on its way: no failure
+            // of the backend's, and no try used up.
+            self.client.thread.pool.forget(checkout.backend().key());
+            self.tries.fresh_only = true;
+            self.count(Counter::BackendClosedReused);
+        } else {
+            self.tell(checkout, sent_at, Outcome::Reset);
+            self.tries.closed += 1;
+            self.count(Counter::BackendClosedNew);
+        }
+        Setback {
+            retry: if stale {
+                Counter::RetriedClosedReused
+            } else {
+                Counter::RetriedClosedNew
+            },
+            unprocessed: !self.upload.touched,
+            stale,
+        }
+    }
+
+    fn unconnected(
+        &mut self,
+        checkout: &Checkout,
+        sent_at: Option<Micros>,
+        kind: ConnectFault,
+    ) -> Setback {
+        let failure = match kind {
+            ConnectFault::Refused => {
+                self.tries.refused += 1;
+                ConnectFailure::Refused
+            }
+            ConnectFault::TimedOut => {
+                self.tries.timed_out += 1;
+                ConnectFailure::TimedOut
+            }
+        };
+        self.tell(checkout, sent_at, Outcome::ConnectFailed(failure));
+        Setback {
+            retry: Counter::RetriedConnect,
+            unprocessed: true,
+            stale: false,
+        }
+    }
+
+    fn defective(
+        &mut self,
+        checkout: &Checkout,
+        sent_at: Option<Micros>,
+        defect: &Defect,
+    ) -> Failed {
+        self.tell(checkout, sent_at, Outcome::BadAnswer);
+        self.ledger.cause = Some(defect.cause);
+        self.count(if defect.code == Code::H17 {
+            Counter::BackendNotHttp
+        } else {
+            Counter::BackendBadAnswer
+        });
+        Failed::Answer(defect.code)
+    }
+
+    /// Whether the request may be sent again, and counts why not.
+    fn may_go_on(&mut self, checkout: &Checkout, setback: &Setback) -> Result<(), Failed> {
+        let withheld = if !setback.unprocessed && !self.work.head.idempotent() {
+            Some(Counter::WithheldNotIdempotent)
+        } else if !setback.unprocessed && !self.upload.is_replayable() {
+            Some(Counter::WithheldBody)
+        } else if setback.stale {
+            None
+        } else {
+            self.tries.met(checkout);
+            self.use_up()
+        };
+        if let Some(reason) = withheld {
+            self.count(reason);
+            return Err(Failed::Answer(if setback.stale {
+                Code::H13
+            } else {
+                self.tries.code()
+            }));
+        }
+        self.count(setback.retry);
+        Ok(())
+    }
+
+    /// Uses up a try and a part of the app's budget; why not, if it cannot.
+    pub(super) fn use_up(&mut self) -> Option<Counter> {
+        let Some(left) = self.tries.retries_left.checked_sub(1) else {
+            return Some(Counter::WithheldTries);
+        };
+        let now = self.client.thread.clock.recent();
+        if !self.app.withdraw_retry(now, Retry::Again) {
+            return Some(Counter::WithheldBudget);
+        }
+        self.tries.retries_left = left;
+        None
+    }
+
+    /// A backend met before cannot be connected to any more.
+    pub(super) fn left(&mut self, checkout: &Checkout, kind: ConnectFault) {
+        self.unconnected(checkout, None, kind);
+    }
+
+    /// Tells of an answer whose head is in.
+    pub(super) fn tell_answer(&self, current: &Try) {
+        let response = &self.work.response;
+        let first_byte_us = self.ledger.first_byte_us().unwrap_or(0);
+        let rest = match (response.status, response.retry_after) {
+            (503, Some(span)) => retry_after(span.of(self.work.answer.data())),
+            _ => None,
+        };
+        let outcome = match rest {
+            Some(rest) => Outcome::AskedForRest {
+                rest_us: u64::try_from(rest.as_micros()).unwrap_or(u64::MAX),
+                first_byte_us,
+            },
+            None => Outcome::Answered {
+                status: response.status,
+                first_byte_us,
+            },
+        };
+        self.tell(&current.checkout, current.sent_at, outcome);
+    }
+
+    pub(super) fn tell(&self, checkout: &Checkout, sent_at: Option<Micros>, outcome: Outcome) {
+        tell(&self.client.thread, checkout, sent_at, outcome);
+    }
+
+    pub(super) fn count(&self, counter: Counter) {
+        self.client.thread.cells.inc(counter);
+    }
+}
+
+/// How long a `Retry-After` asks to be left alone (RFC 9110, section 10.2.3):
+/// seconds, or a date.
+fn retry_after(value: &[u8]) -> Option<Duration> {
+    let value = std::str::from_utf8(value).ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    until.duration_since(SystemTime::now()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_a_date_to_come() {
+        assert_eq!(retry_after(b" 7 "), Some(Duration::from_secs(7)));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let rest = retry_after(soon.as_bytes()).expect("a date to come must count");
+        assert!(rest <= Duration::from_secs(60) && rest > Duration::from_secs(50));
+        for refused in ["", "-1", "soon", "1.5", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(retry_after(refused.as_bytes()), None, "{refused}");
+        }
+    }
+}
