@@ -1,0 +1,212 @@
+//! The feed's messages: what control and the edge say to each other, and what
+//! the snapshot file and the journal are made of.
+//!
+//! Owns the wire shapes only. Never holds behaviour, defaults or validation:
+//! an absent field means "the reader's default", decided in [`crate::table`].
+//!
+//! **Invariant**: a field number is never reused and no field is required; a
+//! reader ignores what it does not know. Writers learn a field one release
+//! after readers do.
+
+mod records;
+mod reports;
+
+use prost::Message;
+
+pub use self::records::{
+    AppRecord, BackendRecord, HedgeRecord, PolicyRecord, ProbeRecord, Standing, StatusRange,
+};
+pub use self::reports::{AppReport, BackendReport, Event, Health, HistogramSample, Report, Sample};
+
+/// The feed's major version; a peer with another one is refused by name.
+pub const FEED_VERSION: u32 = 1;
+
+/// What every frame carries. A frame is a big-endian `u32` length followed by
+/// one encoded `Envelope`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Envelope {
+    /// [`FEED_VERSION`] of the writer.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Rises only when a store is restored from a backup: a lower one is refused.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The store's revision that this message speaks of.
+    #[prost(uint64, tag = "3")]
+    pub revision: u64,
+    /// The message.
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24")]
+    pub body: Option<Body>,
+}
+
+/// Every message of the feed; 10–19 go down (control to edge), 20–29 up.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Body {
+    /// Down: who control is. The first message either side sends is a hello.
+    #[prost(message, tag = "10")]
+    Hello(Hello),
+    /// Down: a part of the whole table.
+    #[prost(message, tag = "11")]
+    Snapshot(Snapshot),
+    /// Down: what changed between two revisions.
+    #[prost(message, tag = "12")]
+    Delta(Delta),
+    /// Down: nothing changed; the revision stands. Once a second.
+    #[prost(message, tag = "13")]
+    Beat(Beat),
+    /// Down: asks for a [`Report`].
+    #[prost(message, tag = "14")]
+    Collect(Collect),
+    /// Down: an operator's order to an edge.
+    #[prost(message, tag = "15")]
+    Order(Order),
+    /// Up: who the edge is and the revision it holds.
+    #[prost(message, tag = "20")]
+    EdgeHello(EdgeHello),
+    /// Up: the envelope's revision is active on every thread.
+    #[prost(message, tag = "21")]
+    Ack(Ack),
+    /// Up: a record could not be used; its previous value stands.
+    #[prost(message, tag = "22")]
+    Nack(Nack),
+    /// Up: counters, answering a [`Collect`].
+    #[prost(message, tag = "23")]
+    Report(Report),
+    /// Up: something an operator may want to know.
+    #[prost(message, tag = "24")]
+    Event(Event),
+}
+
+/// Control introduces itself.
+#[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// Which installation this is; an edge that holds another one's table refuses.
+    #[prost(string, tag = "1")]
+    pub cluster_id: String,
+}
+
+/// An edge introduces itself.
+#[derive(Clone, PartialEq, Message)]
+pub struct EdgeHello {
+    /// Which installation the held table came from; empty: none held.
+    #[prost(string, tag = "1")]
+    pub cluster_id: String,
+    /// The edge's process id.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    /// Its data threads.
+    #[prost(uint32, tag = "3")]
+    pub threads: u32,
+    /// The program's version.
+    #[prost(string, tag = "4")]
+    pub program: String,
+}
+
+/// A part of the whole table as of the envelope's revision. Parts arrive in
+/// order; the table is replaced when `last` arrives, never before.
+#[derive(Clone, PartialEq, Message)]
+pub struct Snapshot {
+    /// Apps of this part.
+    #[prost(message, repeated, tag = "1")]
+    pub apps: Vec<AppRecord>,
+    /// The first part of a snapshot: whatever came before it is dropped.
+    #[prost(bool, tag = "2")]
+    pub first: bool,
+    /// The last part.
+    #[prost(bool, tag = "3")]
+    pub last: bool,
+}
+
+/// Changes that lead from revision `from` to revision `to`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Delta {
+    /// Must equal the receiver's revision, else it asks for a snapshot.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    /// The revision reached.
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// In order; the last one for an app wins.
+    #[prost(message, repeated, tag = "3")]
+    pub ops: Vec<Op>,
+    /// When the newest of them was committed, Unix milliseconds.
+    #[prost(uint64, tag = "4")]
+    pub committed_at_ms: u64,
+}
+
+/// One app's change. The app's record is the unit: a change to several of an
+/// app's keys is seen whole or not at all.
+#[derive(Clone, PartialEq, Message)]
+pub struct Op {
+    /// What to do.
+    #[prost(oneof = "Change", tags = "1, 2")]
+    pub change: Option<Change>,
+}
+
+/// The kinds of change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every change is a put; deletes are the rare ones that pay"
+)]
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Change {
+    /// The app is now this.
+    #[prost(message, tag = "1")]
+    Put(AppRecord),
+    /// The app of this name is gone.
+    #[prost(string, tag = "2")]
+    Delete(String),
+}
+
+/// Control is alive and at the envelope's revision.
+#[derive(Clone, PartialEq, Message)]
+pub struct Beat {}
+
+/// Asks for a report.
+#[derive(Clone, PartialEq, Message)]
+pub struct Collect {
+    /// Comes back in the report.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Only this app, with its backends; empty: the process's counters and the
+    /// busiest apps.
+    #[prost(string, tag = "2")]
+    pub app: String,
+    /// At most this many apps, busiest first; the rest are summed as `other`.
+    #[prost(uint32, tag = "3")]
+    pub top: u32,
+}
+
+/// An operator's order, carried out on every thread.
+#[derive(Clone, PartialEq, Message)]
+pub struct Order {
+    /// What to do: `readmit` forgets what made a backend be ejected. Others are
+    /// unknown to this version.
+    #[prost(string, tag = "1")]
+    pub verb: String,
+    /// The app concerned.
+    #[prost(string, tag = "2")]
+    pub app: String,
+    /// The backend concerned.
+    #[prost(string, tag = "3")]
+    pub backend: String,
+}
+
+/// The envelope's revision is active.
+#[derive(Clone, PartialEq, Message)]
+pub struct Ack {
+    /// Apps the edge holds.
+    #[prost(uint64, tag = "1")]
+    pub apps: u64,
+}
+
+/// A record the edge could not use.
+#[derive(Clone, PartialEq, Message)]
+pub struct Nack {
+    /// The app's name, as far as it could be read.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// What was wrong with it.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}

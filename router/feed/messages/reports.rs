@@ -1,0 +1,151 @@
+//! What an edge counted, judged and has to tell. Wire shapes only.
+
+use prost::Message;
+
+/// An edge's counters since its start.
+#[derive(Clone, PartialEq, Message)]
+pub struct Report {
+    /// The [`Collect`]'s id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Counters and gauges.
+    #[prost(message, repeated, tag = "2")]
+    pub samples: Vec<Sample>,
+    /// Histograms.
+    #[prost(message, repeated, tag = "3")]
+    pub histograms: Vec<HistogramSample>,
+    /// Apps, busiest first, `other` last with an empty name.
+    #[prost(message, repeated, tag = "4")]
+    pub apps: Vec<AppReport>,
+}
+
+/// One counter or gauge.
+#[derive(Clone, PartialEq, Message)]
+pub struct Sample {
+    /// The metric's name as exported.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Label names and values, in turn.
+    #[prost(string, repeated, tag = "2")]
+    pub labels: Vec<String>,
+    /// Its value.
+    #[prost(double, tag = "3")]
+    pub value: f64,
+}
+
+/// One histogram; mergeable because every writer uses the same bounds.
+#[derive(Clone, PartialEq, Message)]
+pub struct HistogramSample {
+    /// The metric's name as exported.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Label names and values, in turn.
+    #[prost(string, repeated, tag = "2")]
+    pub labels: Vec<String>,
+    /// Observations per bucket, not cumulative; bounds are those of the row.
+    #[prost(uint64, repeated, tag = "3")]
+    pub buckets: Vec<u64>,
+    /// Sum of observations, in the row's unit.
+    #[prost(double, tag = "4")]
+    pub sum: f64,
+}
+
+/// One app's counters.
+#[derive(Clone, PartialEq, Message)]
+pub struct AppReport {
+    /// The app's name; empty: all others together.
+    #[prost(string, tag = "1")]
+    pub app: String,
+    /// Answers by status class: 1xx, 2xx, 3xx, 4xx, 5xx.
+    #[prost(uint64, repeated, tag = "2")]
+    pub responses: Vec<u64>,
+    /// Requests with a code (H10 …), by code number, in turn with their count.
+    #[prost(uint64, repeated, tag = "3")]
+    pub codes: Vec<u64>,
+    /// Bytes of answer bodies sent to clients.
+    #[prost(uint64, tag = "4")]
+    pub bytes: u64,
+    /// Requests being served now.
+    #[prost(uint64, tag = "5")]
+    pub in_flight: u64,
+    /// Requests waiting for a backend now.
+    #[prost(uint64, tag = "6")]
+    pub queued: u64,
+    /// Sum of total times, microseconds.
+    #[prost(uint64, tag = "7")]
+    pub total_us: u64,
+    /// Its backends; only when the app was asked for by name.
+    #[prost(message, repeated, tag = "8")]
+    pub backends: Vec<BackendReport>,
+}
+
+/// One backend as this edge sees it.
+#[derive(Clone, PartialEq, Message)]
+pub struct BackendReport {
+    /// The backend's id.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Requests in flight to it.
+    #[prost(uint64, tag = "2")]
+    pub in_flight: u64,
+    /// Requests sent to it.
+    #[prost(uint64, tag = "3")]
+    pub requests: u64,
+    /// Attempts on it that failed.
+    #[prost(uint64, tag = "4")]
+    pub failures: u64,
+    /// Its health as this edge judges it.
+    #[prost(enumeration = "Health", tag = "5")]
+    pub health: i32,
+    /// Why it is out, or was last; a word in snake case, empty if it never was.
+    #[prost(string, tag = "6")]
+    pub reason: String,
+    /// In this state since, Unix milliseconds; 0: since it is known.
+    #[prost(uint64, tag = "7")]
+    pub since_ms: u64,
+    /// Times it was ejected.
+    #[prost(uint64, tag = "8")]
+    pub ejections: u64,
+    /// Its recent time to the first byte, microseconds.
+    #[prost(uint64, tag = "9")]
+    pub latency_us: u64,
+    /// Its share of its weight, in thousandths: below 1,000 while it ramps up.
+    #[prost(uint32, tag = "10")]
+    pub share_permille: u32,
+}
+
+/// A backend's health as one edge judges it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Health {
+    /// In rotation.
+    Healthy = 0,
+    /// In rotation, its share rising.
+    Ramping = 1,
+    /// Asked for rest (Retry-After): used last.
+    Resting = 2,
+    /// Out of rotation.
+    Ejected = 3,
+    /// Out of rotation, a trial under way.
+    Trial = 4,
+}
+
+/// Something an operator may want to know.
+#[derive(Clone, PartialEq, Message)]
+pub struct Event {
+    /// When, Unix milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// What kind, snake case.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// The app concerned, if one.
+    #[prost(string, tag = "3")]
+    pub app: String,
+    /// The backend concerned, if one.
+    #[prost(string, tag = "4")]
+    pub backend: String,
+    /// One sentence for a person.
+    #[prost(string, tag = "5")]
+    pub text: String,
+}
