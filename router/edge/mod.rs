@@ -14,6 +14,7 @@
 //! | [`proxy_protocol`] | who the client behind a trusted balancer is |
 //! | [`upstream`] | connections to backends |
 //! | [`sync`] | the feed's thread: the table kept as control has it |
+//! | [`verdict`] | what is judged of a backend becomes a counter and an event |
 //! | [`answers`] | errors become responses |
 //! | [`clock`], [`buffer`] | time and memory of a thread |
 
@@ -27,6 +28,7 @@ pub mod proxy_protocol;
 pub mod sync;
 pub mod thread;
 pub mod upstream;
+pub mod verdict;
 
 use std::cell::RefCell;
 use std::process::ExitCode;

@@ -11,13 +11,15 @@ use std::time::{Duration, SystemTime};
 use super::attempt::{ConnectFault, Failed, Fault};
 use super::client::Wire;
 use super::exchange::{Exchange, Try};
-use super::verdict::tell;
 use crate::edge::clock::Micros;
 use crate::edge::http1::response::Defect;
+use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
+use crate::edge::verdict::pronounce;
 use crate::observe::{Code, Counter};
 use crate::policy::health::{ConnectFailure, Outcome};
 use crate::policy::retry::Retry;
+use crate::table::Told;
 
 /// A try's failure, as far as its request is concerned.
 struct Setback {
@@ -202,6 +204,30 @@ impl<S: Wire> Exchange<'_, S> {
 
     pub(super) fn count(&self, counter: Counter) {
         self.client.thread.cells.inc(counter);
+    }
+}
+
+/// Tells the backend's health what a try came to; `sent_at` is when its request
+/// was sent whole, if it was.
+pub(super) fn tell(
+    thread: &Thread,
+    checkout: &Checkout,
+    sent_at: Option<Micros>,
+    outcome: Outcome,
+) {
+    let now_us = thread.clock.now();
+    let verdict = checkout.app().tell(&Told {
+        thread: thread.index,
+        index: checkout.index(),
+        now_us,
+        sent_us: sent_at.unwrap_or(now_us),
+        outcome,
+        random: thread.random.borrow_mut().u64(..),
+    });
+    if let Some(verdict) = verdict {
+        let Thread { cells, shared, .. } = thread;
+        let (app, backend) = (checkout.app(), checkout.backend());
+        pronounce(cells, &shared.events, app, backend, &verdict);
     }
 }
 

@@ -19,7 +19,7 @@
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
 //! | [`await_head`] | the request out, the answer's head in |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
-//! | [`judge`], [`verdict`] | what a failed try means for the request; for its backend |
+//! | [`judge`] | what a failed try means, for its backend and for the request |
 //! | [`relay`] | the answer on its way back, uploads going on meanwhile |
 //! | [`splice`] | large bodies past our memory |
 //! | [`pipe`] | an upgraded connection: bytes both ways |
@@ -40,7 +40,6 @@ mod pipe;
 mod relay;
 mod splice;
 mod upload;
-mod verdict;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -63,7 +62,6 @@ use crate::table::App;
 
 pub use self::client::Wire;
 pub use self::splice::Pipes;
-pub use self::verdict::ejected_for;
 
 /// A request's working set: everything with a heap block behind it, recycled
 /// by the thread so that a request allocates nothing.

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 
 use super::attempt::{Answered, Failed};
 use super::client::{Client, Wire};
+use super::judge::tell;
 use super::ledger::Ledger;
 use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
-use super::verdict::tell;
 use super::{End, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
 use crate::edge::clock::Micros;
