@@ -131,20 +131,22 @@ pub fn is_own_want(error: &io::Error) -> bool {
 pub struct Checkout {
     app: Arc<App>,
     index: usize,
-    /// When it was chosen to find out whether the backend is well again.
-    trial_us: Option<Micros>,
+    /// When it was chosen.
+    chosen_us: Micros,
+    /// It finds out whether the backend is well again.
+    is_trial: bool,
 }
 
 impl Checkout {
     /// Counts one more request in flight to `app.backends[index]`, unless
-    /// another thread took the last room since it was chosen. `trial_us`: when
-    /// it was chosen as a trial, if it was.
-    pub fn take(app: &Arc<App>, index: usize, trial_us: Option<Micros>) -> Option<Self> {
+    /// another thread took the last room since it was chosen, at `chosen_us`,
+    /// as a trial or not.
+    pub fn take(app: &Arc<App>, index: usize, chosen_us: Micros, is_trial: bool) -> Option<Self> {
         let live = app.backends[index].live();
         if live.in_flight.fetch_add(1, SeqCst) >= app.policy.max_concurrency {
             live.in_flight.fetch_sub(1, SeqCst);
             app.live().queue.wake_one();
-            if let Some(chosen_us) = trial_us {
+            if is_trial {
                 app.forsake(index, chosen_us);
             }
             return None;
@@ -153,7 +155,8 @@ impl Checkout {
         Some(Checkout {
             app: Arc::clone(app),
             index,
-            trial_us,
+            chosen_us,
+            is_trial,
         })
     }
 
@@ -172,6 +175,11 @@ impl Checkout {
         self.index
     }
 
+    /// When it was chosen.
+    pub fn chosen_us(&self) -> Micros {
+        self.chosen_us
+    }
+
     /// It accepted a connection.
     pub fn connected(&self) {
         self.app.connected(self.index);
@@ -182,9 +190,9 @@ impl Drop for Checkout {
     fn drop(&mut self) {
         self.backend().live().in_flight.fetch_sub(1, SeqCst);
         self.app.live().queue.wake_one();
-        if let Some(chosen_us) = self.trial_us {
+        if self.is_trial {
             // Whoever told how it went has nothing to give back.
-            self.app.forsake(self.index, chosen_us);
+            self.app.forsake(self.index, self.chosen_us);
         }
     }
 }

@@ -25,7 +25,6 @@ use super::client::Wire;
 use super::exchange::{Exchange, Try};
 use super::open;
 use super::pick::{pick, pick_now};
-use crate::edge::clock::Micros;
 use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::Defect;
 use crate::edge::upstream::Checkout;
@@ -37,8 +36,6 @@ use crate::policy::retry::Retry;
 pub struct Answered {
     pub checkout: Checkout,
     pub backend: TcpStream,
-    /// When the request was sent whole.
-    pub sent_at: Option<Micros>,
 }
 
 /// Why there is no answer to pass on.
@@ -96,7 +93,9 @@ enum Next {
     Begin(Checkout),
     /// With whichever backend is best.
     Pick,
-    /// With a try that is under way.
+    /// With the try as it is.
+    Wait(Try),
+    /// With one that was set aside.
     Resume(Try),
 }
 
@@ -113,6 +112,7 @@ pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Fai
                 },
             },
             Next::Begin(checkout) => begin(ex, checkout).await,
+            Next::Wait(one) => Ok(one),
             Next::Resume(one) => Ok(resume(ex, one)),
         };
         let mut current = match current {
@@ -130,10 +130,9 @@ pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Fai
             Err(Halt::Overtaken(one)) => Next::Resume(one),
             Err(Halt::Overdue) => overdue(ex, current),
             Err(Halt::Fault(fault)) => {
-                let Try {
-                    checkout, sent_at, ..
-                } = current;
-                go_on(ex, &checkout, sent_at, fault)?
+                // Its connection ends here; its hold on the backend a line on.
+                let Try { checkout, .. } = current;
+                go_on(ex, &checkout, fault)?
             }
         };
     }
@@ -161,11 +160,11 @@ async fn begin<S: Wire>(
         }),
         Err(Halt::Overtaken(one)) => Err(Ok(Next::Resume(one))),
         Err(Halt::Overdue) => unreachable!("a connection being opened must not be overdue"),
-        Err(Halt::Fault(fault)) => Err(go_on(ex, &checkout, None, fault)),
+        Err(Halt::Fault(fault)) => Err(go_on(ex, &checkout, fault)),
     }
 }
 
-/// Back to a try under way, whose request was sent whole.
+/// Back to a try set aside, whose request was sent whole.
 fn resume<S: Wire>(ex: &mut Exchange<'_, S>, one: Try) -> Try {
     ex.upload.finish();
     ex.work.answer.clear();
@@ -177,11 +176,10 @@ fn resume<S: Wire>(ex: &mut Exchange<'_, S>, one: Try) -> Try {
 fn go_on<S: Wire>(
     ex: &mut Exchange<'_, S>,
     checkout: &Checkout,
-    sent_at: Option<Micros>,
     fault: Fault,
 ) -> Result<Next, Failed> {
     let silent = matches!(fault, Fault::Silent);
-    match ex.judge(checkout, sent_at, fault) {
+    match ex.judge(checkout, fault) {
         Ok(()) => Ok(Next::Pick),
         Err(Failed::Answer(_)) if !silent && ex.tries.has_aside() => {
             let one = ex.tries.take_aside();
@@ -190,7 +188,7 @@ fn go_on<S: Wire>(
         Err(failed) => {
             if silent {
                 for one in ex.tries.give_up_aside() {
-                    ex.tell(&one.checkout, one.sent_at, Outcome::TimedOut);
+                    ex.tell(&one.checkout, Outcome::TimedOut);
                 }
             }
             Err(failed)
@@ -207,7 +205,6 @@ fn answered<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Answered {
     Answered {
         checkout: current.checkout,
         backend: current.stream,
-        sent_at: current.sent_at,
     }
 }
 
@@ -240,19 +237,22 @@ fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> 
 /// better backend is at hand; else it is only waited for.
 fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
     current.overdue = true;
-    ex.tell(&current.checkout, current.sent_at, Outcome::Overdue);
-    let may = ex.may_be_repeated() && ex.upload.is_done() && ex.tries.retries_left > 0;
+    ex.tell(&current.checkout, Outcome::Overdue);
+    let may = ex.may_be_repeated()
+        && ex.upload.is_done()
+        && !ex.work.head.upgrade
+        && ex.tries.retries_left > 0;
     if !may {
-        return Next::Resume(current);
+        return Next::Wait(current);
     }
     ex.tries.met(&current.checkout);
     let now = ex.now();
     let Some(checkout) = pick_now(ex) else {
-        return Next::Resume(current);
+        return Next::Wait(current);
     };
     if !ex.app.withdraw_retry(now, Retry::Hedge) {
         ex.count(Counter::WithheldBudget);
-        return Next::Resume(current);
+        return Next::Wait(current);
     }
     ex.tries.retries_left -= 1;
     ex.count(Counter::HedgesBegun);

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use super::attempt::{ConnectFault, Failed, Fault};
 use super::client::Wire;
 use super::exchange::{Exchange, Try};
-use crate::edge::clock::Micros;
 use crate::edge::http1::response::Defect;
 use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
@@ -34,31 +33,26 @@ struct Setback {
 impl<S: Wire> Exchange<'_, S> {
     /// Tells of a failed try and fails the request unless it may go on to
     /// another.
-    pub(super) fn judge(
-        &mut self,
-        checkout: &Checkout,
-        sent_at: Option<Micros>,
-        fault: Fault,
-    ) -> Result<(), Failed> {
+    pub(super) fn judge(&mut self, checkout: &Checkout, fault: Fault) -> Result<(), Failed> {
         let begun = self.ledger.interim_sent || !self.work.answer.is_empty();
         let setback = match fault {
             Fault::Final(failed) => return Err(failed),
             Fault::Silent => {
-                self.tell(checkout, sent_at, Outcome::TimedOut);
+                self.tell(checkout, Outcome::TimedOut);
                 self.count(Counter::BackendFirstByteTimeout);
                 return Err(Failed::Answer(Code::H12));
             }
-            Fault::Defect(defect) => return Err(self.defective(checkout, sent_at, &defect)),
+            Fault::Defect(defect) => return Err(self.defective(checkout, &defect)),
             Fault::Closed if begun => {
-                self.tell(checkout, sent_at, Outcome::BadAnswer);
+                self.tell(checkout, Outcome::BadAnswer);
                 self.count(Counter::BackendBrokeOff);
                 self.count(Counter::WithheldAnswerBegun);
                 return Err(Failed::Answer(Code::H13));
             }
-            Fault::Closed => self.closed(checkout, sent_at),
-            Fault::Connect(kind) => self.unconnected(checkout, sent_at, kind),
+            Fault::Closed => self.closed(checkout),
+            Fault::Connect(kind) => self.unconnected(checkout, kind),
             Fault::Outlasted => {
-                self.tell(checkout, sent_at, Outcome::TimedOut);
+                self.tell(checkout, Outcome::TimedOut);
                 self.tries.timed_out += 1;
                 Setback {
                     retry: Counter::RetriedTryTimeout,
@@ -71,7 +65,7 @@ impl<S: Wire> Exchange<'_, S> {
     }
 
     /// It closed, or reset, before a byte of the answer.
-    fn closed(&mut self, checkout: &Checkout, sent_at: Option<Micros>) -> Setback {
+    fn closed(&mut self, checkout: &Checkout) -> Setback {
         let stale = self.ledger.reused;
         if stale {
             // Its keepalive ended while the request was on its way: no failure
@@ -80,7 +74,7 @@ impl<S: Wire> Exchange<'_, S> {
             self.tries.fresh_only = true;
             self.count(Counter::BackendClosedReused);
         } else {
-            self.tell(checkout, sent_at, Outcome::Reset);
+            self.tell(checkout, Outcome::Reset);
             self.tries.closed += 1;
             self.count(Counter::BackendClosedNew);
         }
@@ -95,12 +89,7 @@ impl<S: Wire> Exchange<'_, S> {
         }
     }
 
-    fn unconnected(
-        &mut self,
-        checkout: &Checkout,
-        sent_at: Option<Micros>,
-        kind: ConnectFault,
-    ) -> Setback {
+    fn unconnected(&mut self, checkout: &Checkout, kind: ConnectFault) -> Setback {
         let failure = match kind {
             ConnectFault::Refused => {
                 self.tries.refused += 1;
@@ -111,7 +100,7 @@ impl<S: Wire> Exchange<'_, S> {
                 ConnectFailure::TimedOut
             }
         };
-        self.tell(checkout, sent_at, Outcome::ConnectFailed(failure));
+        self.tell(checkout, Outcome::ConnectFailed(failure));
         Setback {
             retry: Counter::RetriedConnect,
             unprocessed: true,
@@ -119,13 +108,8 @@ impl<S: Wire> Exchange<'_, S> {
         }
     }
 
-    fn defective(
-        &mut self,
-        checkout: &Checkout,
-        sent_at: Option<Micros>,
-        defect: &Defect,
-    ) -> Failed {
-        self.tell(checkout, sent_at, Outcome::BadAnswer);
+    fn defective(&mut self, checkout: &Checkout, defect: &Defect) -> Failed {
+        self.tell(checkout, Outcome::BadAnswer);
         self.ledger.cause = Some(defect.cause);
         self.count(if defect.code == Code::H17 {
             Counter::BackendNotHttp
@@ -174,7 +158,7 @@ impl<S: Wire> Exchange<'_, S> {
 
     /// A backend met before cannot be connected to any more.
     pub(super) fn left(&mut self, checkout: &Checkout, kind: ConnectFault) {
-        self.unconnected(checkout, None, kind);
+        self.unconnected(checkout, kind);
     }
 
     /// Tells of an answer whose head is in.
@@ -195,11 +179,11 @@ impl<S: Wire> Exchange<'_, S> {
                 first_byte_us,
             },
         };
-        self.tell(&current.checkout, current.sent_at, outcome);
+        self.tell(&current.checkout, outcome);
     }
 
-    pub(super) fn tell(&self, checkout: &Checkout, sent_at: Option<Micros>, outcome: Outcome) {
-        tell(&self.client.thread, checkout, sent_at, outcome);
+    pub(super) fn tell(&self, checkout: &Checkout, outcome: Outcome) {
+        tell(&self.client.thread, checkout, outcome);
     }
 
     pub(super) fn count(&self, counter: Counter) {
@@ -207,20 +191,13 @@ impl<S: Wire> Exchange<'_, S> {
     }
 }
 
-/// Tells the backend's health what a try came to; `sent_at` is when its request
-/// was sent whole, if it was.
-pub(super) fn tell(
-    thread: &Thread,
-    checkout: &Checkout,
-    sent_at: Option<Micros>,
-    outcome: Outcome,
-) {
-    let now_us = thread.clock.now();
+/// Tells the backend's health what a try came to.
+pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
     let verdict = checkout.app().tell(&Told {
         thread: thread.index,
         index: checkout.index(),
-        now_us,
-        sent_us: sent_at.unwrap_or(now_us),
+        now_us: thread.clock.now(),
+        sent_us: checkout.chosen_us(),
         outcome,
         random: thread.random.borrow_mut().u64(..),
     });

@@ -58,14 +58,14 @@ fn choose<S: Wire>(ex: &Exchange<'_, S>, hedge: bool) -> Found {
             repeatable: ex.work.head.idempotent() && ex.upload.is_replayable(),
             hedge,
         };
-        let (index, trial_us) = match ex.app.choose(&ask) {
-            Choice::Backend(index) => (index, None),
-            Choice::Trial(index) => (index, Some(ask.now_us)),
+        let (index, is_trial) = match ex.app.choose(&ask) {
+            Choice::Backend(index) => (index, false),
+            Choice::Trial(index) => (index, true),
             Choice::AllFull => return Found::Full,
             Choice::AllOut(index) => return Found::Down(index),
             Choice::NoneLeft => return Found::None,
         };
-        if let Some(checkout) = Checkout::take(&ex.app, index, trial_us) {
+        if let Some(checkout) = Checkout::take(&ex.app, index, ask.now_us, is_trial) {
             return Found::Backend(checkout);
         }
     }
@@ -103,7 +103,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
                         Err(Failed::Answer(_)) => ex.tries.held = true,
                         ended => return ended,
                     }
-                } else if let Some(checkout) = Checkout::take(&ex.app, index, None) {
+                } else if let Some(checkout) = Checkout::take(&ex.app, index, ex.now(), false) {
                     return Ok(checkout);
                 }
             }

@@ -102,7 +102,6 @@ pub async fn upgrade<S: Wire>(
     let Answered {
         checkout,
         mut backend,
-        ..
     } = answered;
     relay::write_head(work, ledger, false);
     let early = std::mem::take(&mut work.answer);

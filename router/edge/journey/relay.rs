@@ -20,7 +20,6 @@ use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
 use super::{End, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
-use crate::edge::clock::Micros;
 use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
 use crate::edge::http1::head::{Framing, Version};
 use crate::edge::http1::response_writer::{self, Downstream, Promise};
@@ -89,7 +88,6 @@ pub async fn relay<S: Wire>(
     let Answered {
         checkout,
         mut backend,
-        sent_at,
     } = answered;
     let framing = work.response.framing;
     // A connection whose request is not read to its end cannot carry another.
@@ -109,7 +107,7 @@ pub async fn relay<S: Wire>(
     };
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
-        tell(&client.thread, &checkout, sent_at, Outcome::BadAnswer);
+        tell(&client.thread, &checkout, Outcome::BadAnswer);
         client.thread.cells.inc(Counter::BackendBadAnswer);
         ledger.cause = Some(bad.cause);
         return super::answer(client, work, ledger, upload, Code::H25).await;
@@ -141,7 +139,7 @@ pub async fn relay<S: Wire>(
         }
         Err(broke) => {
             let delimited = flow.chunk || shows_its_end(framing, work.head.version);
-            match cut(client, ledger, &checkout, sent_at, broke) {
+            match cut(client, ledger, &checkout, broke) {
                 End::Cut(reason) if delimited && !matches!(broke, Broke::Client(_)) => {
                     End::Close(reason)
                 }
@@ -162,17 +160,11 @@ fn shows_its_end(framing: Framing, client: Version) -> bool {
     }
 }
 
-fn cut<S: Wire>(
-    client: &Client<S>,
-    ledger: &mut Ledger,
-    checkout: &Checkout,
-    sent_at: Option<Micros>,
-    broke: Broke,
-) -> End {
+fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, broke: Broke) -> End {
     let cells = &client.thread.cells;
     match broke {
         Broke::Backend(code, cause) => {
-            tell(&client.thread, checkout, sent_at, Outcome::BadAnswer);
+            tell(&client.thread, checkout, Outcome::BadAnswer);
             cells.inc(match code {
                 Code::H15 => Counter::BackendIdle,
                 Code::H18 => Counter::BackendBrokeOff,
