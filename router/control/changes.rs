@@ -34,6 +34,10 @@ pub enum Kind {
     LeaseExpired = 7,
     /// A suspect backend was heard of again; the subject is its id.
     LeaseRenewed = 8,
+    /// An operator took a backend out of rotation; the subject is its id.
+    BackendEjected = 9,
+    /// An operator let it back in; the subject is its id.
+    BackendReadmitted = 10,
 }
 
 impl Kind {
@@ -49,6 +53,8 @@ impl Kind {
             Kind::BackendDraining => "backend_draining",
             Kind::LeaseExpired => "lease_expired",
             Kind::LeaseRenewed => "lease_renewed",
+            Kind::BackendEjected => "backend_ejected",
+            Kind::BackendReadmitted => "backend_readmitted",
         }
     }
 }

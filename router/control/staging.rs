@@ -179,7 +179,8 @@ impl<'a> Staging<'a> {
         Ok(self.replace(record, Kind::DomainReleased, host, false))
     }
 
-    /// Registers a backend, or renews it: in rotation again, whatever it was.
+    /// Registers a backend, or renews it: in rotation again, unless an operator
+    /// ejected what is at this address.
     ///
     /// # Errors
     /// No such app, the condition, or a limit.
@@ -266,6 +267,27 @@ impl<'a> Staging<'a> {
             return Ok(unchanged(record));
         }
         record.backends[at].set_standing(to);
+        Ok(self.replace(record, kind, id, false))
+    }
+
+    /// Takes a backend out of rotation by an operator's word, or lets it back
+    /// in. Holds until said otherwise, or until the backend is registered at
+    /// another address: then it is another instance.
+    ///
+    /// # Errors
+    /// No such app or backend.
+    pub fn set_ejected(&mut self, name: &str, id: &str, ejected: bool) -> Result<Outcome, Refusal> {
+        let (mut record, at) = self.existing_backend(name, id, &Condition::Always)?;
+        let backend = &mut record.backends[at];
+        if backend.ejected == ejected {
+            return Ok(unchanged(record));
+        }
+        backend.ejected = ejected;
+        let (kind, at_ms) = match ejected {
+            true => (Kind::BackendEjected, self.now_ms),
+            false => (Kind::BackendReadmitted, 0),
+        };
+        backend.ejected_at_ms = at_ms;
         Ok(self.replace(record, kind, id, false))
     }
 
@@ -441,20 +463,18 @@ fn find(record: &AppRecord, id: &str) -> Result<usize, usize> {
 }
 
 fn backend(spec: &BackendSpec, before: Option<&BackendRecord>, revision: u64) -> BackendRecord {
-    let incarnation = before
-        .filter(|before| before.address == spec.address)
-        .map_or(revision, |before| before.incarnation);
+    let same = before.filter(|before| before.address == spec.address);
     BackendRecord {
         id: spec.id.clone(),
         address: spec.address.clone(),
         weight: spec.weight,
         release: spec.release.clone(),
         standing: Standing::Active.into(),
-        incarnation,
+        incarnation: same.map_or(revision, |before| before.incarnation),
         lease_seconds: spec.lease_seconds,
         drain_ms: 0,
-        ejected: false,
-        ejected_at_ms: 0,
+        ejected: same.is_some_and(|before| before.ejected),
+        ejected_at_ms: same.map_or(0, |before| before.ejected_at_ms),
     }
 }
 

@@ -186,6 +186,7 @@ async fn end_drains(registry: &Registry, fleet: &Fleet, events: &Events) {
 mod tests {
     use super::*;
     use crate::control::boot;
+    use crate::control::fleet::Ask;
     use crate::control::staging::{AppSpec, BackendSpec};
     use crate::feed::messages::{AppReport, BackendReport, EdgeHello, Report};
 
@@ -322,8 +323,10 @@ mod tests {
         };
         for (in_flight, left) in [(1, 2), (0, 1)] {
             let answering = async {
-                let ask = asks.recv().await.unwrap();
-                ask.answer.send(report(in_flight)).unwrap();
+                let Some(Ask::Report { answer, .. }) = asks.recv().await else {
+                    panic!("it must be asked");
+                };
+                answer.send(report(in_flight)).unwrap();
             };
             tokio::join!(end_drains(&registry, &fleet, &events), answering);
             assert_eq!(standings(&registry).len(), left, "{in_flight} in flight");

@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{AppCells, Code};
-use crate::feed::messages::AppReport;
+use crate::feed::messages::{AppReport, BackendReport, Health};
 
 impl AppCells {
     /// The report of one app from its threads' cells; `backends` are left to
@@ -70,14 +70,52 @@ impl AppReport {
         self.total_us += other.total_us;
         for backend in &other.backends {
             match self.backends.iter_mut().find(|mine| mine.id == backend.id) {
-                Some(mine) => {
-                    mine.in_flight += backend.in_flight;
-                    mine.requests += backend.requests;
-                    mine.failures += backend.failures;
-                }
+                Some(mine) => mine.absorb(backend),
                 None => self.backends.push(backend.clone()),
             }
         }
+    }
+}
+
+impl BackendReport {
+    /// Takes in how another edge sees the same backend: counts add up; of
+    /// health, with its reason and since when, latency and share, the worse
+    /// counts, so that one edge that cannot reach it shows.
+    pub fn absorb(&mut self, other: &BackendReport) {
+        self.in_flight += other.in_flight;
+        self.requests += other.requests;
+        self.failures += other.failures;
+        self.ejections += other.ejections;
+        self.latency_us = self.latency_us.max(other.latency_us);
+        self.share_permille = self.share().min(other.share());
+        let rank = |report: &BackendReport| (badness(report.health()), report.since_ms > 0);
+        let is_worse = rank(other) > rank(self);
+        let is_older = rank(other) == rank(self) && other.since_ms < self.since_ms;
+        if is_worse || is_older {
+            self.health = other.health;
+            self.reason.clone_from(&other.reason);
+            self.since_ms = other.since_ms;
+        }
+    }
+
+    /// Its share of its weight, in thousandths; a healthy backend of which
+    /// nothing is said has all of it.
+    pub fn share(&self) -> u32 {
+        match (self.health(), self.share_permille) {
+            (Health::Healthy, 0) => 1_000,
+            (_, share) => share,
+        }
+    }
+}
+
+/// Healthy is 0; out of rotation without a trial is worst.
+fn badness(health: Health) -> u32 {
+    match health {
+        Health::Healthy => 0,
+        Health::Ramping => 1,
+        Health::Resting => 2,
+        Health::Trial => 3,
+        Health::Ejected => 4,
     }
 }
 
@@ -190,6 +228,53 @@ mod tests {
         let names: Vec<_> = again.iter().map(|report| report.app.as_str()).collect();
         assert_eq!(names, ["a5", ""]);
         assert_eq!(again.iter().map(AppReport::requests).sum::<u64>(), 15);
+    }
+
+    #[test]
+    fn of_two_edges_views_of_a_backend_the_worse_counts() {
+        let view = |health: Health, reason: &str, since_ms, latency_us, share_permille| {
+            let backends = vec![BackendReport {
+                id: "web.1".into(),
+                in_flight: 1,
+                ejections: 2,
+                health: health.into(),
+                reason: reason.into(),
+                since_ms,
+                latency_us,
+                share_permille,
+                ..BackendReport::default()
+            }];
+            AppReport {
+                app: "shop".into(),
+                backends,
+                ..AppReport::default()
+            }
+        };
+        let merged = |first: &AppReport, second: &AppReport| {
+            let mut sum = first.clone();
+            sum.absorb(second);
+            sum.backends.remove(0)
+        };
+        let well = view(Health::Healthy, "reset", 900, 5_000, 1_000);
+        let trial = view(Health::Trial, "silent", 700, 0, 0);
+        let out = view(Health::Ejected, "connect_refused", 800, 0, 0);
+        for (first, second) in [(&well, &out), (&out, &well), (&trial, &out), (&out, &trial)] {
+            let worse = merged(first, second);
+            assert_eq!(worse.health(), Health::Ejected);
+            assert_eq!((&*worse.reason, worse.since_ms), ("connect_refused", 800));
+            assert_eq!((worse.in_flight, worse.ejections), (2, 4));
+            assert_eq!(worse.share_permille, 0);
+        }
+        assert_eq!(merged(&well, &out).latency_us, 5_000);
+        let longer = view(Health::Ejected, "reset", 300, 0, 0);
+        for (first, second) in [(&longer, &out), (&out, &longer)] {
+            let merged = merged(first, second);
+            assert_eq!((&*merged.reason, merged.since_ms), ("reset", 300));
+        }
+        let fresh = view(Health::Healthy, "", 0, 0, 1_000);
+        for (first, second) in [(&fresh, &well), (&well, &fresh)] {
+            assert_eq!(merged(first, second).reason, "reset");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod apps;
 mod cells;
 mod code;
 pub mod histogram;
+pub mod instant;
 pub mod metrics;
 pub mod process_log;
 

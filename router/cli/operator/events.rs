@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use serde_json::Value;
 
 use super::client::{Client, Port};
-use super::instant::rfc3339;
 use super::text::{print, shown};
 use super::{CommandError, Events};
+use crate::observe::instant::rfc3339;
 
 /// `portico events [-f]`
 pub(super) fn events(client: &Client<'_>, args: &Events) -> Result<(), CommandError> {

@@ -10,7 +10,7 @@
 mod bulk;
 mod client;
 mod events;
-mod instant;
+mod orders;
 mod reach;
 mod text;
 mod top;
@@ -41,8 +41,12 @@ pub enum OperatorCommand {
     Backends(Named),
     /// Tell what happened
     Events(Events),
-    /// Take a backend out of rotation
+    /// Take a backend out of rotation, and remove it
     Drain(Drain),
+    /// Take a backend out of rotation until it is readmitted
+    Eject(Backend),
+    /// Let a backend back into rotation, whoever took it out
+    Readmit(Backend),
     /// Watch the router work
     Top(Top),
 }
@@ -115,6 +119,20 @@ pub struct Drain {
     settings: SettingsArgs,
 }
 
+/// `portico eject`, `portico readmit`
+#[derive(Args, Debug)]
+pub struct Backend {
+    /// The app
+    pub app: String,
+    /// The backend's id
+    pub backend: String,
+    /// Wait until every edge goes by it
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
 /// `portico top`
 #[derive(Args, Debug)]
 pub struct Top {
@@ -165,6 +183,7 @@ impl OperatorCommand {
             OperatorCommand::App(args) | OperatorCommand::Backends(args) => &args.settings,
             OperatorCommand::Events(args) => &args.settings,
             OperatorCommand::Drain(args) => &args.settings,
+            OperatorCommand::Eject(args) | OperatorCommand::Readmit(args) => &args.settings,
             OperatorCommand::Top(args) => &args.settings,
         }
     }
@@ -180,7 +199,9 @@ pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
         OperatorCommand::App(args) => views::app(&client, &args.name),
         OperatorCommand::Backends(args) => views::backends(&client, &args.name),
         OperatorCommand::Events(args) => events::events(&client, args),
-        OperatorCommand::Drain(args) => views::drain(&client, args),
+        OperatorCommand::Drain(args) => orders::drain(&client, args),
+        OperatorCommand::Eject(args) => orders::eject(&client, args),
+        OperatorCommand::Readmit(args) => orders::readmit(&client, args),
         OperatorCommand::Top(args) => top::top(&client, args),
     };
     let (code, error) = match done {

@@ -23,7 +23,9 @@ fn failure(line: &[&str]) -> CommandError {
     let client = Client::new(&reach, command.settings());
     let done = match &command {
         OperatorCommand::Apps(args) => views::apps(&client, args),
-        OperatorCommand::Drain(args) => views::drain(&client, args),
+        OperatorCommand::Drain(args) => orders::drain(&client, args),
+        OperatorCommand::Eject(args) => orders::eject(&client, args),
+        OperatorCommand::Readmit(args) => orders::readmit(&client, args),
         OperatorCommand::Import(args) => bulk::import(&client, args),
         other => panic!("{other:?} is not tried here"),
     };

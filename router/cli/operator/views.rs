@@ -1,10 +1,13 @@
-//! `apps`, `app`, `backends`, `drain`.
+//! `apps`, `app`, `backends`: what is registered and how it does.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::client::{Client, Port, segment};
-use super::text::{Lean, Table, count, print, print_json, seconds, shown};
-use super::{Apps, CommandError, Drain};
+use super::client::{Client, segment};
+use super::text::{Lean, Table, age, count, print, print_json, seconds, shown};
+use super::{Apps, CommandError};
+use crate::observe::instant::unix_ms;
 
 /// Apps asked for at once.
 const PAGE: usize = 1_000;
@@ -122,6 +125,12 @@ fn backend_table(backends: &Value) -> String {
         ("BACKEND", Lean::Left),
         ("ADDRESS", Lean::Left),
         ("STANDING", Lean::Left),
+        ("HEALTH", Lean::Left),
+        ("REASON", Lean::Left),
+        ("SINCE", Lean::Right),
+        ("EJECTIONS", Lean::Right),
+        ("LATENCY", Lean::Right),
+        ("SHARE", Lean::Right),
         ("WEIGHT", Lean::Right),
         ("RELEASE", Lean::Left),
         ("LEASE", Lean::Right),
@@ -129,12 +138,23 @@ fn backend_table(backends: &Value) -> String {
         ("REQUESTS", Lean::Right),
         ("FAILURES", Lean::Right),
     ]);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now_ms.map_or(0, |since| since.as_millis() as u64);
     for backend in backends.as_array().map_or(&[][..], Vec::as_slice) {
         let lease = backend["lease_seconds"].as_u64();
+        let since = backend["since"].as_str().and_then(unix_ms);
+        let latency = backend["latency_ms"].as_f64();
+        let share = backend["share"].as_f64();
         table.row([
             text(&backend["id"]),
             text(&backend["address"]),
             text(&backend["standing"]),
+            known(&backend["health"]),
+            known(&backend["reason"]),
+            since.map_or("-".into(), |at_ms| age(now_ms.saturating_sub(at_ms))),
+            known(&backend["ejections"]),
+            seconds(latency.map(|ms| ms / 1e3)),
+            share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0)),
             text(&backend["weight"]),
             text(&backend["release"]),
             lease.map_or("-".into(), |seconds| format!("{seconds}s")),
@@ -146,31 +166,16 @@ fn backend_table(backends: &Value) -> String {
     table.text()
 }
 
-/// `portico drain APP BACKEND`
-pub(super) fn drain(client: &Client<'_>, args: &Drain) -> Result<(), CommandError> {
-    let mut path = format!(
-        "/apps/{}/backends/{}/drain",
-        segment(&args.app),
-        segment(&args.backend)
-    );
-    if let Some(patience) = &args.patience {
-        path.push_str(&format!("?drain={}", segment(patience)));
+/// As [`text`]; `-` for what nobody could say.
+fn known(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        value => text(value),
     }
-    let answer = client.post(Port::Admin, &path, None)?;
-    if client.json() {
-        return print_json(&answer);
-    }
-    print(&format!(
-        "{} of {} takes no new requests; it is gone once its last is answered, at the latest in {} (revision {})\n",
-        shown(&args.backend),
-        shown(&args.app),
-        text(&answer["drain"]),
-        answer["revision"],
-    ))
 }
 
 /// A string without its quotes; anything else as JSON writes it.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
@@ -212,26 +217,41 @@ mod tests {
         );
     }
 
+    fn row(backend: &Value) -> Vec<String> {
+        let table = backend_table(&json!([backend]));
+        let cells = table.lines().nth(1).unwrap().split_whitespace();
+        cells.map(str::to_owned).collect()
+    }
+
     #[test]
-    fn backends_without_a_lease_say_so() {
-        let table = backend_table(&json!([{
+    fn what_nobody_can_say_is_a_dash() {
+        let cells = row(&json!({
             "id": "web.1", "address": "127.0.0.1:9001", "standing": "active", "weight": 100,
-            "release": "", "lease_seconds": null, "in_flight": 2, "requests": 10, "failures": 0,
-        }]));
-        let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(
-            row,
-            [
-                "web.1",
-                "127.0.0.1:9001",
-                "active",
-                "100",
-                "-",
-                "2",
-                "10",
-                "0"
-            ]
-        );
+            "release": "v1", "lease_seconds": null, "in_flight": 2, "requests": 10, "failures": 0,
+            "health": null, "reason": null, "since": null, "ejections": null, "latency_ms": null,
+            "share": null,
+        }));
+        let wanted = "web.1 127.0.0.1:9001 active - - - - - - 100 v1 - 2 10 0";
+        assert_eq!(cells.join(" "), wanted);
+    }
+
+    #[test]
+    fn a_backend_out_of_rotation_shows_why_and_for_how_long() {
+        let at_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64
+            - 7_200_500;
+        let cells = row(&json!({
+            "id": "web.1", "address": "127.0.0.1:9001", "standing": "active", "weight": 100,
+            "release": "v1", "lease_seconds": 30, "in_flight": 0, "requests": 10, "failures": 4,
+            "health": "ejected", "reason": "connect_refused",
+            "since": crate::observe::instant::rfc3339(at_ms), "ejections": 3, "latency_ms": 5.25,
+            "share": 0.325,
+        }));
+        let wanted = "web.1 127.0.0.1:9001 active ejected connect_refused 2h 3 5.25 ms 32% 100 v1 \
+            30s 0 10 4";
+        assert_eq!(cells.join(" "), wanted);
     }
 
     #[test]

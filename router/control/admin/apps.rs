@@ -1,27 +1,23 @@
-//! `/apps`, `/apps/{app}`, and draining a backend.
+//! `/apps` and `/apps/{app}`: what is registered, beside what edges see of it.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::backend;
 use super::numbers::Numbers;
 use crate::control::AdminState;
 use crate::control::api::problem::Problem;
 use crate::control::api::request::Query;
 use crate::control::api::shapes::App;
-use crate::control::api::span::Span;
 use crate::control::refusal::Refusal;
-use crate::control::staging::Condition;
-use crate::feed::messages::{AppRecord, AppReport, BackendRecord, BackendReport, Standing};
+use crate::feed::messages::{AppRecord, AppReport, BackendRecord, Standing};
 use crate::observe::Code;
 
 /// Apps of a page, if nothing is said, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
-/// How long a drained backend may take for what it has, if nothing is said.
-const DRAIN: Span = Span { ms: 30_000 };
-const DRAIN_MAX: Span = Span { ms: 3_600_000 };
 
 /// `?after=&limit=`
 #[derive(Debug, Deserialize)]
@@ -59,7 +55,8 @@ pub(super) async fn list(
 }
 
 fn summary(record: &AppRecord) -> Value {
-    let active = |backend: &&BackendRecord| backend.standing() == Standing::Active;
+    let active =
+        |backend: &&BackendRecord| backend.standing() == Standing::Active && !backend.ejected;
     json!({
         "app": record.name,
         "domains": record.domains,
@@ -95,7 +92,7 @@ fn view(record: &AppRecord, seen: &AppReport, answered: usize, asked: usize) -> 
         .iter()
         .map(|backend| {
             let live = seen.backends.iter().find(|live| live.id == backend.id);
-            backend_view(backend, live)
+            backend::view(backend, live)
         })
         .collect();
     json!({
@@ -107,29 +104,6 @@ fn view(record: &AppRecord, seen: &AppReport, answered: usize, asked: usize) -> 
         "backends": backends,
         "edges": { "asked": asked, "answered": answered },
     })
-}
-
-fn backend_view(backend: &BackendRecord, live: Option<&BackendReport>) -> Value {
-    let lease = (backend.lease_seconds > 0).then_some(backend.lease_seconds);
-    json!({
-        "id": backend.id,
-        "address": backend.address,
-        "weight": backend.weight,
-        "release": backend.release,
-        "standing": standing(backend.standing()),
-        "lease_seconds": lease,
-        "in_flight": live.map_or(0, |live| live.in_flight),
-        "requests": live.map_or(0, |live| live.requests),
-        "failures": live.map_or(0, |live| live.failures),
-    })
-}
-
-fn standing(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Active => "active",
-        Standing::Suspect => "suspect",
-        Standing::Draining => "draining",
-    }
 }
 
 /// An app's counters since its edges started.
@@ -157,52 +131,10 @@ pub(super) fn traffic(seen: &AppReport) -> Value {
     })
 }
 
-/// `?drain=30s`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Drain {
-    drain: Option<String>,
-}
-
-/// `POST /apps/{app}/backends/{id}/drain`: no new requests; gone when its last
-/// is answered or the time is up. Said again, it changes nothing.
-pub(super) async fn drain(
-    State(state): State<AdminState>,
-    Path((app, id)): Path<(String, String)>,
-    Query(query): Query<Drain>,
-) -> Result<Json<Value>, Problem> {
-    let drain = match query.drain.as_deref().map(Span::parse) {
-        None => DRAIN,
-        Some(Some(drain)) if drain <= DRAIN_MAX => drain,
-        Some(_) => {
-            let detail = "drain: expected a duration up to 1h, such as 30s, or a number of seconds";
-            return Err(Problem::field("drain", detail));
-        }
-    };
-    let (key, backend) = (app.clone(), id.clone());
-    let change = state
-        .registry
-        .change(move |staging| staging.drain_backend(&key, &backend, drain.ms, &Condition::Always));
-    let outcome = change.await?;
-    if outcome.changed {
-        let text = format!(
-            "an operator takes it out of rotation; at most {drain} for the requests it has"
-        );
-        state.events.say("backend_draining", &app, &id, text);
-    }
-    Ok(Json(json!({
-        "revision": outcome.revision,
-        "app": app,
-        "id": id,
-        "standing": "draining",
-        "drain": drain,
-    })))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::messages::PolicyRecord;
+    use crate::feed::messages::{BackendReport, PolicyRecord};
 
     #[test]
     fn an_app_shows_what_is_registered_beside_what_is_seen() {

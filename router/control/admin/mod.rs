@@ -16,14 +16,18 @@
 //! | `/apps`, `/apps/{app}` | what is registered, and what edges see of it |
 //! | `/events` | server-sent events |
 //! | `/config` | settings in force |
-//! | `POST /apps/{app}/backends/{id}/drain` | takes a backend out of rotation |
+//! | `POST /apps/{app}/backends/{id}/drain` | takes a backend out of rotation, then removes it |
+//! | `POST /apps/{app}/backends/{id}/eject` | takes a backend out of rotation, until it is let back in |
+//! | `POST /apps/{app}/backends/{id}/readmit` | lets it back in, whoever took it out |
 
 mod apps;
+mod backend;
 mod events;
 mod exposition;
 mod guard;
 mod health;
 mod numbers;
+mod orders;
 mod overview;
 mod own;
 mod procfs;
@@ -105,7 +109,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/events", get(events::events))
         .route("/apps", get(apps::list))
         .route("/apps/{app}", get(apps::show))
-        .route("/apps/{app}/backends/{id}/drain", post(apps::drain))
+        .route("/apps/{app}/backends/{id}/drain", post(orders::drain))
+        .route("/apps/{app}/backends/{id}/eject", post(orders::eject))
+        .route("/apps/{app}/backends/{id}/readmit", post(orders::readmit))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(layers)

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::btree_map::Entry;
 
-use crate::feed::messages::{AppReport, HistogramSample, Report};
+use crate::feed::messages::{AppReport, BackendReport, HistogramSample, Report};
 use crate::observe::histogram::BUCKETS;
 use crate::observe::metrics::{self, Merge, Row};
 use crate::observe::{Histogram, busiest};
@@ -30,6 +31,11 @@ pub(super) struct Numbers {
     histograms: BTreeMap<&'static str, BTreeMap<Labels, Observed>>,
     /// The busiest apps, busiest first; `other` last, under an empty name.
     pub apps: Vec<AppReport>,
+    /// Backends that are not well on an edge or more, by app and id; the first
+    /// of them.
+    pub unwell: BTreeMap<(String, String), BackendReport>,
+    /// How many there are, at least.
+    pub unwell_total: u64,
 }
 
 impl Numbers {
@@ -47,6 +53,9 @@ impl Numbers {
             }
         }
         numbers.apps = merge_apps(reports, top);
+        for report in reports {
+            numbers.add_unwell(report);
+        }
         numbers
     }
 
@@ -81,6 +90,23 @@ impl Numbers {
             *sum += count;
         }
         observed.sum += histogram.sum;
+    }
+
+    fn add_unwell(&mut self, report: &Report) {
+        for unwell in &report.unwell {
+            let Some(backend) = &unwell.backend else {
+                continue;
+            };
+            let key = (unwell.app.clone(), backend.id.clone());
+            match self.unwell.entry(key) {
+                Entry::Occupied(mut known) => known.get_mut().absorb(backend),
+                Entry::Vacant(vacant) => {
+                    vacant.insert(backend.clone());
+                }
+            }
+        }
+        let named = self.unwell.len() as u64;
+        self.unwell_total = self.unwell_total.max(report.unwell_total).max(named);
     }
 
     /// The series of a row.
@@ -138,6 +164,7 @@ fn merge_apps(reports: &[Report], top: usize) -> Vec<AppReport> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::messages::UnwellBackend;
     use crate::observe::{AppCells, Counter, EdgeCells, Gauge};
 
     fn report(requests: u64, revision: u64, app: &str) -> Report {
@@ -157,6 +184,7 @@ mod tests {
             samples,
             histograms,
             apps,
+            ..Report::default()
         }
     }
 
@@ -181,6 +209,31 @@ mod tests {
             .map(|app| (&*app.app, app.requests()))
             .collect();
         assert_eq!(apps, [("a", 7), ("b", 5)]);
+    }
+
+    #[test]
+    fn a_backend_unwell_on_two_edges_is_one() {
+        let report = |ids: &[&str], total| Report {
+            unwell: ids
+                .iter()
+                .map(|id| UnwellBackend {
+                    app: "shop".into(),
+                    backend: Some(BackendReport {
+                        id: (*id).into(),
+                        failures: 1,
+                        ..BackendReport::default()
+                    }),
+                })
+                .collect(),
+            unwell_total: total,
+            ..Report::default()
+        };
+        let numbers = Numbers::merge(&[report(&["a", "b"], 2), report(&["b", "c"], 2)], 10);
+        let failures: Vec<u64> = numbers.unwell.values().map(|it| it.failures).collect();
+        assert_eq!(failures, [1, 2, 1]);
+        assert_eq!(numbers.unwell_total, 3);
+        let numbers = Numbers::merge(&[report(&["a"], 200), report(&["a"], 1)], 10);
+        assert_eq!(numbers.unwell_total, 200);
     }
 
     #[test]

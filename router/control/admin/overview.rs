@@ -7,7 +7,8 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, Observed};
-use super::{Admin, apps, events, health};
+use super::{Admin, apps, backend, events, health};
+use crate::control::AdminState;
 use crate::observe::histogram::{BOUNDS, bound};
 use crate::observe::metrics::{self, CODES};
 use crate::observe::{Counter, Gauge, Histogram};
@@ -16,6 +17,8 @@ use crate::observe::{Counter, Gauge, Histogram};
 const APPS: usize = 20;
 /// Events listed.
 const EVENTS: usize = 12;
+/// Backends listed that are not well.
+const UNWELL: usize = 50;
 
 /// `GET /overview`
 pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
@@ -45,6 +48,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
             "queue": histogram(&scraped.numbers.observed(Histogram::QueueWait)),
         },
         "apps": busiest(&scraped.numbers),
+        "unwell": unwell(state, &scraped.numbers),
         "events": events.iter().rev().map(events::view).collect::<Vec<_>>(),
     }))
 }
@@ -86,6 +90,25 @@ fn bounds() -> Vec<f64> {
 
 fn histogram(observed: &Observed) -> Value {
     json!({ "buckets": observed.buckets, "sum_seconds": observed.sum })
+}
+
+/// Backends that are out of rotation, at rest or not yet back with their full
+/// share, of apps with traffic; those that get nothing first. One that is well
+/// on some edges counts as it is on the others.
+fn unwell(state: &AdminState, numbers: &Numbers) -> Value {
+    let mut seen: Vec<_> = numbers.unwell.iter().collect();
+    seen.sort_by_key(|(_, live)| live.share());
+    let views = seen
+        .into_iter()
+        .take(UNWELL)
+        .filter_map(|((app, id), live)| {
+            let record = state.registry.app(app)?;
+            let registered = record.backends.iter().find(|backend| backend.id == *id)?;
+            let mut view = backend::view(registered, Some(live));
+            view["app"] = json!(app);
+            Some(view)
+        });
+    json!({ "total": numbers.unwell_total, "backends": views.collect::<Vec<_>>() })
 }
 
 fn busiest(numbers: &Numbers) -> Vec<Value> {

@@ -1,5 +1,7 @@
 //! The routes, asked in memory, over a real store and an edge played here.
 
+mod orders;
+
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode, header};
 use serde_json::Value;
@@ -7,7 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::control::events::Events;
-use crate::control::fleet::Fleet;
+use crate::control::fleet::{Ask, Fleet};
 use crate::control::registry::Registry;
 use crate::control::staging::{AppSpec, BackendSpec, Condition};
 use crate::control::store::{Contents, Store, store_path};
@@ -89,7 +91,9 @@ impl Port {
         tokio::spawn(async move {
             let _membership = membership;
             while let Some(ask) = asks.recv().await {
-                let _ = ask.answer.send(edge_report(&ask.app));
+                if let Ask::Report { app, answer, .. } = ask {
+                    let _ = answer.send(edge_report(&app));
+                }
             }
         });
     }
@@ -143,6 +147,7 @@ fn edge_report(app: &str) -> Report {
         samples,
         histograms,
         apps: vec![seen],
+        ..Report::default()
     }
 }
 

@@ -10,6 +10,7 @@ use super::ApiState;
 use super::problem::Problem;
 use super::request::{Wait, WaitFor};
 use super::span::Span;
+use crate::control::fleet::Fleet;
 use crate::control::staging::Outcome;
 
 /// How long `?wait=active` waits unless told.
@@ -44,7 +45,7 @@ pub async fn changed<T: Serialize>(
     body: &T,
 ) -> Result<Response, Problem> {
     if let Some(patience) = patience {
-        active(state, patience, outcome.revision).await?;
+        active(&state.fleet, patience, outcome.revision).await?;
     }
     let status = if outcome.created {
         StatusCode::CREATED
@@ -64,12 +65,17 @@ pub async fn changed<T: Serialize>(
 ///
 /// # Errors
 /// 504: it took longer. The change stands.
-pub async fn active(state: &ApiState, patience: Duration, revision: u64) -> Result<(), Problem> {
-    if state.fleet.wait_active(revision, patience).await {
+pub async fn active(fleet: &Fleet, patience: Duration, revision: u64) -> Result<(), Problem> {
+    if fleet.wait_active(revision, patience).await {
         return Ok(());
     }
-    let connected = state.fleet.edges().len();
-    Err(Problem::new(
+    Err(not_active(fleet, patience, revision))
+}
+
+/// 504: not every edge has it yet. The change stands.
+pub fn not_active(fleet: &Fleet, patience: Duration, revision: u64) -> Problem {
+    let connected = fleet.edges().len();
+    Problem::new(
         StatusCode::GATEWAY_TIMEOUT,
         "not_active_in_time",
         format!(
@@ -78,7 +84,7 @@ pub async fn active(state: &ApiState, patience: Duration, revision: u64) -> Resu
             patience.as_millis()
         ),
     )
-    .with("revision", revision))
+    .with("revision", revision)
 }
 
 /// An app's `ETag`: its revision.

@@ -53,7 +53,8 @@ impl Registered {
     }
 }
 
-/// Registers a backend, or renews it: in rotation, its lease for a full period.
+/// Registers a backend, or renews it: in rotation, its lease for a full period. What an operator
+/// ejected stays out unless its address is another.
 #[utoipa::path(put, path = "/v1/apps/{app}/backends/{id}", tag = "backends",
     params(("app" = String, Path), ("id" = String, Path, description = "`[A-Za-z0-9][A-Za-z0-9._-]{0,127}`"),
         ("If-Match" = Option<String>, Header, description = "only if the app is at this ETag"), Wait),

@@ -98,7 +98,7 @@ pub async fn import(
     // that do not even parse.
     report.errors.sort_by_key(|error| error.line);
     let done = match (done, patience) {
-        (Ok(()), Some(patience)) => active(&state, patience, report.revision).await,
+        (Ok(()), Some(patience)) => active(&state.fleet, patience, report.revision).await,
         (done, _) => done,
     };
     match done {

@@ -7,7 +7,7 @@
 //! A request goes: route → who calls ([`request`]) → may it → is it well
 //! formed ([`shapes`]) → the registry → answer (`answer`) or [`problem`].
 
-mod answer;
+pub mod answer;
 mod apps;
 mod backends;
 mod bulk;

@@ -54,7 +54,7 @@ pub struct WatchedChange {
     pub committed_at_ms: u64,
     /// `app_put`, `app_deleted`, `domain_claimed`, `domain_released`,
     /// `backend_put`, `backend_deleted`, `backend_draining`, `lease_expired`,
-    /// `lease_renewed`.
+    /// `lease_renewed`, `backend_ejected`, `backend_readmitted` (both an operator's word).
     pub kind: &'static str,
     /// The app.
     pub app: String,

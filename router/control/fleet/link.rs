@@ -22,7 +22,7 @@ use super::{Ask, Fleet, Membership};
 use crate::control::registry::Registry;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    AppRecord, Beat, Body, Collect, EdgeHello, Envelope, Hello, Report, Snapshot,
+    AppRecord, Beat, Body, Collect, EdgeHello, Envelope, Hello, Order, Report, Snapshot,
 };
 
 /// Edges connected at once.
@@ -191,17 +191,25 @@ impl Link {
                 _ = beat.tick() => self.send(Body::Beat(Beat {}), self.cursor.unwrap_or_default()).await,
                 ask = asks.recv() => match ask {
                     None => return FrameError::Ended,
-                    Some(Ask { app, top, answer }) => {
+                    Some(Ask::Report { app, top, answer }) => {
                         asked += 1;
                         remember(questions, asked, answer);
                         self.send(Body::Collect(Collect { id: asked, app, top }), self.registry.revision()).await
                     }
+                    Some(Ask::Carry(order)) => self.carry(order).await,
                 },
             };
             if let Err(error) = sent {
                 return error;
             }
         }
+    }
+
+    /// Passes an order on, after every change made before it.
+    async fn carry(&mut self, order: Order) -> Result<(), FrameError> {
+        self.catch_up().await?;
+        self.send(Body::Order(order), self.cursor.unwrap_or_default())
+            .await
     }
 
     /// Brings the edge to the head. A delta is never cut: a domain may change

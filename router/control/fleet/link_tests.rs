@@ -270,3 +270,38 @@ async fn a_large_table_comes_in_parts() {
     let (revision, apps) = edge.snapshot().await;
     assert_eq!((revision, apps.len()), (1, 3_000));
 }
+
+#[tokio::test]
+async fn an_order_follows_the_changes_before_it_and_comes_before_later_questions() {
+    let control = Control::new();
+    let mut edge = control.connect("", 0, 0).await;
+    edge.snapshot().await;
+    edge.say(0, Body::Ack(Ack { apps: 0 })).await;
+    assert!(control.fleet.wait_active(0, Duration::from_secs(10)).await);
+    let order = Order {
+        verb: "readmit".into(),
+        app: "a".into(),
+        backend: "web.1".into(),
+    };
+    for round in 0..20 {
+        control.put("a", &format!("{round}.example")).await;
+        let asking = async {
+            control.fleet.order(&order).await;
+            control.fleet.collect("a", 1).await
+        };
+        let answering = async {
+            assert!(matches!(edge.hear().await.body, Some(Body::Delta(_))));
+            assert_eq!(edge.hear().await.body, Some(Body::Order(order.clone())));
+            let Some(Body::Collect(Collect { id, .. })) = edge.hear().await.body else {
+                panic!("a question")
+            };
+            let report = Report {
+                id,
+                ..Report::default()
+            };
+            edge.say(0, Body::Report(report)).await;
+        };
+        let (reports, ()) = tokio::join!(asking, answering);
+        assert_eq!(reports.len(), 1, "round {round}");
+    }
+}

@@ -11,14 +11,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::events::{Events, now_ms};
-use crate::feed::messages::{EdgeHello, Report};
+use crate::feed::messages::{EdgeHello, Order, Report};
 
 /// How long an edge may take to report its counters.
 const COLLECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Questions waiting for one edge.
+/// How long an order may wait for room among an edge's questions.
+const ORDER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Questions and orders waiting for one edge.
 const ASKS: usize = 16;
 
 /// An edge that is connected.
@@ -42,15 +45,20 @@ pub struct EdgeStatus {
     pub nacks: u64,
 }
 
-/// A question for one edge.
+/// What is put to one edge, in order.
 #[derive(Debug)]
-pub(super) struct Ask {
-    /// See [`Collect`](crate::feed::messages::Collect).
-    pub app: String,
-    /// See [`Collect`](crate::feed::messages::Collect).
-    pub top: u32,
-    /// Where the report goes.
-    pub answer: oneshot::Sender<Report>,
+pub(super) enum Ask {
+    /// A question: see [`Collect`](crate::feed::messages::Collect).
+    Report {
+        /// Only this app; empty: the process.
+        app: String,
+        /// How many of the busiest apps.
+        top: u32,
+        /// Where the report goes.
+        answer: oneshot::Sender<Report>,
+    },
+    /// An order; it follows every change made before it was given.
+    Carry(Order),
 }
 
 #[derive(Debug)]
@@ -132,7 +140,7 @@ impl Fleet {
             // An edge with a full queue does not answer anyway.
             if member
                 .asks
-                .try_send(Ask {
+                .try_send(Ask::Report {
                     app: app.to_owned(),
                     top,
                     answer,
@@ -150,6 +158,36 @@ impl Fleet {
             }
         }
         reports
+    }
+
+    /// Gives every edge an order. What is collected from an edge after this
+    /// returned was reported after it carried the order out. An edge that takes
+    /// nothing for half a second, or is not connected, does not hear of it.
+    pub async fn order(&self, order: &Order) {
+        let edges: Vec<mpsc::Sender<Ask>> = self
+            .roster()
+            .edges
+            .values()
+            .map(|member| member.asks.clone())
+            .collect();
+        let told = edges.iter().map(async |asks| {
+            let given = asks.send(Ask::Carry(order.clone()));
+            matches!(tokio::time::timeout(ORDER_TIMEOUT, given).await, Ok(Ok(())))
+        });
+        let told = join_all(told)
+            .await
+            .into_iter()
+            .filter(|told| *told)
+            .count();
+        if told < edges.len() {
+            tracing::warn!(
+                verb = order.verb,
+                app = order.app,
+                backend = order.backend,
+                "only {told} of {} edges took an order",
+                edges.len()
+            );
+        }
     }
 
     /// Events of edges and of the fleet go here.
@@ -272,14 +310,15 @@ mod tests {
         let (_quick, mut quick_asks) = fleet.admit(&EdgeHello::default(), Some(1));
         let (_mute, _mute_asks) = fleet.admit(&EdgeHello::default(), Some(1));
         let answering = tokio::spawn(async move {
-            let ask = quick_asks.recv().await.unwrap();
-            assert_eq!((ask.app.as_str(), ask.top), ("shop", 3));
-            ask.answer
-                .send(Report {
-                    id: 9,
-                    ..Report::default()
-                })
-                .unwrap();
+            let Some(Ask::Report { app, top, answer }) = quick_asks.recv().await else {
+                panic!("it must be asked");
+            };
+            assert_eq!((app.as_str(), top), ("shop", 3));
+            let report = Report {
+                id: 9,
+                ..Report::default()
+            };
+            answer.send(report).unwrap();
         });
         let reports = fleet.collect("shop", 3).await;
         answering.await.unwrap();

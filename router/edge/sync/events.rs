@@ -67,6 +67,11 @@ impl Events {
         self.sender.post(kind, app, "", text);
     }
 
+    /// Where the feed's thread posts what is about a backend.
+    pub(super) fn sender(&self) -> &EventSender {
+        &self.sender
+    }
+
     /// Events dropped since this was last asked.
     pub(super) fn newly_dropped(&self) -> u64 {
         let dropped = self.sender.dropped.load(Ordering::Relaxed);

@@ -6,12 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Held, Sync};
+use super::{Held, Sync, report};
+use crate::edge::verdict::pronounce;
 use crate::feed::codec::{self, FrameError};
-use crate::feed::messages::{
-    Ack, Body, Collect, Delta, EdgeHello, Envelope, Hello, Nack, Report, Snapshot,
-};
-use crate::observe::{Counter, Gauge, busiest, metrics};
+use crate::feed::messages::{Ack, Body, Delta, EdgeHello, Envelope, Hello, Nack, Order, Snapshot};
+use crate::observe::{Counter, Gauge};
 use crate::table::{Install, Table};
 
 /// Control beats each second: silent for this long, it is given up.
@@ -20,8 +19,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 /// Nacks of one message that are logged; all are counted and sent.
 const LOGGED_NACKS: usize = 20;
-/// Apps of a report where control names no number.
-const TOP: usize = 100;
 
 /// Why a connection ended. None of these withdraws the table held.
 #[derive(Debug, thiserror::Error)]
@@ -216,17 +213,38 @@ impl Link<'_> {
             Some(Body::Snapshot(part)) => self.snapshot(&part, envelope.revision),
             Some(Body::Delta(delta)) => self.delta(&delta),
             Some(Body::Collect(collect)) => {
-                let report = report(self.sync, &collect);
+                let report = report::of(self.sync, &collect);
                 self.send(Body::Report(report))
             }
             Some(Body::Order(order)) => {
-                tracing::warn!(verb = order.verb, "an order this version does not know");
+                self.carry_out(&order);
                 Ok(())
             }
             Some(Body::Hello(_)) => Err(LinkError::Protocol("a second hello")),
             // A beat says only that control is alive, which reading it did. A
             // kind of a later version is for later versions.
             _ => Ok(()),
+        }
+    }
+
+    /// An operator's order. An app or backend that is gone needs none.
+    fn carry_out(&self, order: &Order) {
+        if order.verb != "readmit" {
+            tracing::warn!(verb = order.verb, "an order this version does not know");
+            return;
+        }
+        let Some(app) = self.table.app(&order.app) else {
+            return;
+        };
+        let backends = &app.backends;
+        let found = backends.binary_search_by(|backend| backend.id.as_str().cmp(&order.backend));
+        let Ok(index) = found else {
+            return;
+        };
+        let sync = &self.sync;
+        if let Some(verdict) = app.readmit(index, sync.moment().now_us) {
+            let (cells, events) = (sync.own(), sync.events.sender());
+            pronounce(cells, events, &app, &backends[index], &verdict);
         }
     }
 
@@ -336,31 +354,4 @@ fn accept(held: &Held, hello: &Hello, epoch: u64) -> Result<(), LinkError> {
         });
     }
     Ok(())
-}
-
-/// What control asked for.
-fn report(sync: &Sync, collect: &Collect) -> Report {
-    sync.own()
-        .add(Counter::EventsDropped, sync.events.newly_dropped());
-    let mut report = Report {
-        id: collect.id,
-        ..Report::default()
-    };
-    if !collect.app.is_empty() {
-        let app = sync.table.app(&collect.app);
-        let moment = sync.moment();
-        report.apps = app.iter().map(|app| app.report(Some(moment))).collect();
-        return report;
-    }
-    (report.samples, report.histograms) = metrics::collect(&sync.cells);
-    report
-        .samples
-        .extend(sync.log.iter().flat_map(|log| log.samples()));
-    let top = match collect.top {
-        0 => TOP,
-        top => top as usize,
-    };
-    let hot = sync.table.hot_apps().map(|app| app.report(None));
-    report.apps = busiest(hot, top);
-    report
 }

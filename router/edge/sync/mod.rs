@@ -11,6 +11,7 @@
 
 mod events;
 mod link;
+mod report;
 
 pub use events::{EventQueue, EventSender, event_queue};
 

@@ -16,7 +16,9 @@ use prost::Message;
 pub use self::records::{
     AppRecord, BackendRecord, HedgeRecord, PolicyRecord, ProbeRecord, Standing, StatusRange,
 };
-pub use self::reports::{AppReport, BackendReport, Event, Health, HistogramSample, Report, Sample};
+pub use self::reports::{
+    AppReport, BackendReport, Event, Health, HistogramSample, Report, Sample, UnwellBackend,
+};
 
 /// The feed's major version; a peer with another one is refused by name.
 pub const FEED_VERSION: u32 = 1;

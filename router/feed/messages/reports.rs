@@ -17,6 +17,25 @@ pub struct Report {
     /// Apps, busiest first, `other` last with an empty name.
     #[prost(message, repeated, tag = "4")]
     pub apps: Vec<AppReport>,
+    /// Backends of apps with traffic that are out of rotation, at rest, or not
+    /// yet back with their full share; the first hundred. Only where no app was
+    /// named.
+    #[prost(message, repeated, tag = "5")]
+    pub unwell: Vec<UnwellBackend>,
+    /// How many there are.
+    #[prost(uint64, tag = "6")]
+    pub unwell_total: u64,
+}
+
+/// A backend that is not well.
+#[derive(Clone, PartialEq, Message)]
+pub struct UnwellBackend {
+    /// Its app.
+    #[prost(string, tag = "1")]
+    pub app: String,
+    /// How this edge sees it.
+    #[prost(message, optional, tag = "2")]
+    pub backend: Option<BackendReport>,
 }
 
 /// One counter or gauge.

@@ -77,6 +77,10 @@ pub struct Backend {
     pub lease_seconds: Option<u32>,
     /// Whether new requests may go to it: `active`, `suspect` or `draining`.
     pub standing: &'static str,
+    /// An operator took it out of rotation until it is readmitted, or registered at another
+    /// address. Absent: no.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ejected: bool,
 }
 
 impl Backend {
@@ -92,6 +96,7 @@ impl Backend {
                 Standing::Suspect => "suspect",
                 Standing::Draining => "draining",
             },
+            ejected: record.ejected,
         }
     }
 }

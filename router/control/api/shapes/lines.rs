@@ -59,7 +59,9 @@ impl ImportLine {
     }
 }
 
-/// A line of an export: what an import of it brings back.
+/// A line of an export: what an import of it brings back. What an operator
+/// ejected is in it like any other: that is about this router today, not about
+/// the app. Imported where it is ejected, at the same address, it stays so.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ExportLine {
     /// Its name.

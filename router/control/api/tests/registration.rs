@@ -318,3 +318,41 @@ async fn waiting_for_active_needs_every_edge() {
         .await
         .is(200);
 }
+
+#[tokio::test]
+async fn what_an_operator_ejected_stays_out_until_it_is_another_instance() {
+    let api = Api::new();
+    let line = json!({ "app": "shop", "domains": [], "policy": {}, "backends": {
+        "web.1": { "address": "10.0.0.1:80", "weight": 100, "release": "" } } });
+    api.import(&line.to_string()).await;
+    let eject = api
+        .state
+        .registry
+        .change(|staging| staging.set_ejected("shop", "web.1", true));
+    assert!(eject.await.unwrap().changed);
+    let path = "/v1/apps/shop/backends/web.1";
+    let ejected = async |api: &Api| api.get(path).await.is(200).json()["ejected"].clone();
+    assert_eq!(ejected(&api).await, true);
+    let whole = api.get("/v1/apps/shop").await.json();
+    assert_eq!(whole["backends"]["web.1"]["ejected"], true);
+    let api = api.restart().await;
+    assert_eq!(ejected(&api).await, true, "it survives a restart");
+    let same = json!({ "address": "10.0.0.1:80", "weight": 50, "release": "v2" });
+    assert_eq!(api.put(path, same).await.is(200).json()["ejected"], true);
+    // An export says nothing of it, and an import of the same does not end it.
+    let exported = api.get("/v1/export").await.json();
+    assert_eq!(exported["backends"]["web.1"]["ejected"], Value::Null);
+    assert_eq!(api.import(&exported.to_string()).await["unchanged"], 1);
+    assert_eq!(ejected(&api).await, true);
+    api.put("/v1/apps/shop", json!({ "domains": ["a.example"] }))
+        .await
+        .is(200);
+    assert_eq!(ejected(&api).await, true, "the app's own change keeps it");
+    let record = api.state.registry.app("shop").unwrap();
+    assert!(record.backends[0].ejected_at_ms > 0);
+    let other = json!({ "address": "10.0.0.2:80" });
+    let moved = api.put(path, other).await.is(200).json();
+    assert_eq!(moved["ejected"], Value::Null, "{moved}");
+    let record = api.state.registry.app("shop").unwrap();
+    assert_eq!(record.backends[0].ejected_at_ms, 0);
+}

@@ -74,6 +74,25 @@ async fn a_watch_resumes_where_it_was_and_says_when_it_cannot() {
         .await
         .problem(400, "invalid_field");
 
+    // What an operator ejects is told as such, and the app shows it.
+    api.put("/v1/apps/c", json!({})).await.is(201);
+    api.put("/v1/apps/c/backends/w", json!({ "address": "10.0.0.1:1" }))
+        .await
+        .is(201);
+    for ejected in [true, false] {
+        let change = api
+            .state
+            .registry
+            .change(move |staging| staging.set_ejected("c", "w", ejected));
+        change.await.unwrap();
+        let path = format!("/v1/watch?since={}", api.state.registry.revision() - 1);
+        let told = watch_until(&api, &path, &[], |text| text.contains("\nid: ")).await;
+        let kind = ["backend_readmitted", "backend_ejected"][usize::from(ejected)];
+        assert!(told.contains(&format!("\"kind\":\"{kind}\"")), "{told}");
+        assert_eq!(told.contains("\"ejected\":true"), ejected, "{told}");
+    }
+    api.call("DELETE", "/v1/apps/c", None).await.is(200);
+
     // Live, over a restart, and only what the caller may see.
     let api = api.restart().await;
     let token = format!("Bearer {}", api.token(json!(["app:b"])).await);
@@ -84,7 +103,7 @@ async fn a_watch_resumes_where_it_was_and_says_when_it_cannot() {
     };
     let scoped = [("authorization", token.as_str())];
     let watching = watch_until(&api, "/v1/watch?since=2", &scoped, |text| {
-        text.contains("id: 5")
+        text.contains("id: 10")
     });
     let (seen, ()) = tokio::join!(watching, changing);
     assert_eq!(seen.matches("event: change").count(), 1, "{seen}");
