@@ -110,6 +110,7 @@ fn a_small_request_on_kept_connections_allocates_nothing() {
         orders: tokio::sync::watch::Sender::new(Phase::Serving),
         origin: std::time::Instant::now(),
         events: portico::edge::sync::event_queue().0,
+        prober: portico::edge::probe::prober().0,
     });
     let listener = TcpListener::bind("127.0.0.1:0").expect("the edge must bind");
     listener.set_nonblocking(true).expect("it must not block");

@@ -13,6 +13,7 @@
 //! | [`http1`] | the HTTP/1.1 codec: bytes in, spans out |
 //! | [`proxy_protocol`] | who the client behind a trusted balancer is |
 //! | [`upstream`] | connections to backends |
+//! | [`probe`] | the prober: backends asked outside of any request |
 //! | [`sync`] | the feed's thread: the table kept as control has it |
 //! | [`verdict`] | what is judged of a backend becomes a counter and an event |
 //! | [`answers`] | errors become responses |
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod http1;
 pub mod journey;
 pub mod listener;
+pub mod probe;
 pub mod proxy_protocol;
 pub mod sync;
 pub mod thread;
@@ -31,14 +33,17 @@ pub mod upstream;
 pub mod verdict;
 
 use std::cell::RefCell;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::probe::{Prober, ProberInputs, prober};
 use self::sync::{EventSender, Sync, SyncInputs, event_queue};
 use self::thread::Phase;
 use crate::heritage::{EdgeHeritage, Lifeline, Order};
@@ -73,6 +78,8 @@ pub struct Shared {
     pub origin: Instant,
     /// Where events for operators are posted.
     pub events: EventSender,
+    /// Who is told of backends that no connection opens to.
+    pub prober: Prober,
 }
 
 /// Runs the edge until it is told to drain, and has.
@@ -92,6 +99,8 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     };
     let threads = listeners.len();
     let (events, queue) = event_queue();
+    let (prober, posts) = prober();
+    let prober_cells = Arc::<EdgeCells>::default();
     let shared = Arc::new(Shared {
         table: Arc::new(Table::new(threads)),
         cells: (0..threads).map(|_| Arc::default()).collect(),
@@ -99,6 +108,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         orders: watch::Sender::new(Phase::Serving),
         origin: Instant::now(),
         events: events.clone(),
+        prober,
         settings,
     });
     let log = Arc::new(log);
@@ -107,6 +117,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let feed = Sync::start(SyncInputs {
         table: Arc::clone(&shared.table),
         cells: shared.cells.clone(),
+        prober_cells: Arc::clone(&prober_cells),
         log: Some(Arc::clone(&log)),
         origin: shared.origin,
         events: (events, queue),
@@ -129,24 +140,47 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    let mut running = Vec::new();
-    for (index, sockets) in listeners.into_iter().enumerate() {
-        let (shared, buffer) = (Arc::clone(&shared), log.buffer());
+    let probing = probe::start(ProberInputs {
+        table: Arc::clone(&shared.table),
+        cells: prober_cells,
+        events: shared.events.clone(),
+        origin: shared.origin,
+        posts,
+    });
+    let running = start_threads(listeners, &shared, &log);
+    lifeline.ready();
+    let code = join_threads(running);
+    probing.stop();
+    feed.stop();
+    log.close(LOG_PATIENCE);
+    code
+}
+
+/// Starts a data thread for each set of sockets.
+fn start_threads(
+    listeners: Vec<Vec<TcpListener>>,
+    shared: &Arc<Shared>,
+    log: &Log,
+) -> Vec<JoinHandle<()>> {
+    let started = listeners.into_iter().enumerate().map(|(index, sockets)| {
+        let (shared, buffer) = (Arc::clone(shared), log.buffer());
         let data = move || thread::run(index, &shared, sockets, buffer);
         let spawned = std::thread::Builder::new()
             .name(format!("edge-{index}"))
             .spawn(data);
-        running.push(spawned.expect("a data thread must start"));
-    }
-    lifeline.ready();
+        spawned.expect("a data thread must start")
+    });
+    started.collect()
+}
+
+/// Waits for the data threads' end, which is that of a drain.
+fn join_threads(running: Vec<JoinHandle<()>>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for thread in running {
         if thread.join().is_err() {
             code = ExitCode::FAILURE;
         }
     }
-    feed.stop();
-    log.close(LOG_PATIENCE);
     code
 }
 

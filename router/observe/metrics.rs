@@ -215,6 +215,28 @@ metrics! {
         ClientSentBytes ()
     }
 
+    PROBES "portico_probes_total" ["probes" Sum] ("outcome")
+    "Probes of backends that ended, by outcome: passed; the connection was refused or no way leads there; no connection or answer in time; closed or reset before the end of its answer's head; answered with a status that does not pass; answered something that is not HTTP or is over a limit; not judged because the app or backend was changed meanwhile (moot); not sent for want of descriptors or ports on the router (exhausted). Both kinds: of backends that are out because nothing answers there, and of apps that have a probe configured." {
+        ProbePassed ("passed") ProbeRefused ("refused") ProbeTimedOut ("timeout")
+        ProbeClosed ("closed") ProbeStatus ("status") ProbeMalformed ("malformed")
+        ProbeMoot ("moot") ProbeExhausted ("exhausted")
+    }
+
+    PROBES_LATE "portico_probes_late_total" ["probes" Sum] ()
+    "Probes that began 100 ms or more after their time, because the bounds on all probes together or on those of one app held them back. Each is made once, late; none pile up." {
+        ProbesLate ()
+    }
+
+    PROBE_POSTS_DROPPED "portico_probe_posts_dropped_total" ["posts" Sum] ()
+    "Backends that data threads found gone and could not tell the prober of, because its queue was full. It finds them by itself, up to about a second later." {
+        ProbePostsDropped ()
+    }
+
+    PROBER_PANICS "portico_prober_panics_total" ["panics" Sum] ()
+    "Times the prober panicked and started anew. Anything above 0 is a bug in Portico." {
+        ProberPanics ()
+    }
+
     FEED_CONNECTS "portico_feed_connects_total" ["connections" Sum] ()
     "Times the edge connected to control. More than one per edge start means that one of the two went away." {
         FeedConnects ()
@@ -269,6 +291,16 @@ metrics! {
     UPGRADES_OPEN "portico_upgrades_open" ["connections" Sum] ()
     "Upgraded connections open now: each is a client and a backend connection that carry bytes both ways." {
         UpgradesOpen ()
+    }
+
+    PROBES_DUE "portico_probes_due" ["probes" Sum] ()
+    "Probes whose time has come and which have not begun. Above 0 for long: more probes are asked for than the bound on their rate allows, and backends are probed less often than their policies say." {
+        ProbesDue ()
+    }
+
+    BACKENDS_PROBED "portico_backends_probed" ["backends" Sum] ()
+    "Backends that the prober watches: those of apps that have a probe configured, and those that are out because nothing answers there." {
+        BackendsProbed ()
     }
 
     THREADS "portico_edge_threads" ["threads" Sum] ()

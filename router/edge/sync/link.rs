@@ -329,8 +329,7 @@ fn greeting(sync: &Sync) -> Envelope {
     let hello = EdgeHello {
         cluster_id,
         pid: std::process::id(),
-        // The last cells are the feed thread's own.
-        threads: sync.cells.len() as u32 - 1,
+        threads: sync.threads as u32,
         program: env!("CARGO_PKG_VERSION").to_owned(),
     };
     Envelope::new(held.epoch, revision, Body::EdgeHello(hello))

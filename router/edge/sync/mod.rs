@@ -43,6 +43,8 @@ pub struct SyncInputs {
     pub table: Arc<Table>,
     /// Every data thread's counters, for reports.
     pub cells: Vec<Arc<EdgeCells>>,
+    /// The prober's counters.
+    pub prober_cells: Arc<EdgeCells>,
     /// The access log, whose losses are reported too; none in tests.
     pub log: Option<Arc<Log>>,
     /// Where any thread posts events for operators, and what is sent from.
@@ -100,7 +102,9 @@ struct Held {
 /// The feed's thread.
 pub struct Sync {
     table: Arc<Table>,
-    /// The data threads' cells and, last, this thread's own.
+    /// Data threads of this edge.
+    threads: usize,
+    /// The data threads' cells, the prober's and, last, this thread's own.
     log: Option<Arc<Log>>,
     cells: Vec<Arc<EdgeCells>>,
     origin: Instant,
@@ -122,10 +126,12 @@ impl Sync {
         let wire = Arc::new(Wire::default());
         let (sender, queue) = inputs.events;
         let (events, pump) = events::ends(sender, queue, Arc::clone(&wire));
+        let threads = inputs.cells.len();
         let mut cells = inputs.cells;
-        cells.push(Arc::default());
+        cells.extend([inputs.prober_cells, Arc::default()]);
         let mut sync = Sync {
             table: inputs.table,
+            threads,
             cells,
             log: inputs.log,
             origin: inputs.origin,

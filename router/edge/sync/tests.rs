@@ -81,6 +81,7 @@ impl Stage {
         let sync = Sync::start(SyncInputs {
             table: Arc::clone(&table),
             cells: vec![Arc::default()],
+            prober_cells: Arc::default(),
             log: None,
             origin: Instant::now(),
             events: (events.clone(), queue),
