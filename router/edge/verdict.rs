@@ -17,6 +17,19 @@ pub fn pronounce(
     backend: &Backend,
     verdict: &Verdict,
 ) {
+    pronounce_as(cells, events, app, backend, verdict, verdict.to_string());
+}
+
+/// The same, in other words.
+#[cold]
+pub fn pronounce_as(
+    cells: &EdgeCells,
+    events: &EventSender,
+    app: &App,
+    backend: &Backend,
+    verdict: &Verdict,
+    text: String,
+) {
     cells.inc(match verdict {
         Verdict::Ejected { reason, .. } => ejected_for(*reason),
         Verdict::Readmitted { by, .. } => match by {
@@ -27,7 +40,7 @@ pub fn pronounce(
         Verdict::Spared { .. } => Counter::EjectionsSpared,
         Verdict::Resting { .. } => Counter::Rests,
     });
-    events.post(verdict.event(), &app.name, &backend.id, verdict.to_string());
+    events.post(verdict.event(), &app.name, &backend.id, text);
 }
 
 fn ejected_for(reason: Reason) -> Counter {

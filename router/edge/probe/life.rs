@@ -18,6 +18,7 @@ use super::errand::{self, Ended, Errand};
 use super::queue::{Class, Queue, Turn};
 use super::{Post, ProberInputs, ask};
 use crate::edge::clock::Micros;
+use crate::edge::verdict::pronounce_as;
 use crate::observe::{Counter, Gauge};
 use crate::policy::health::Verdict;
 use crate::table::{App, Probed, Table};
@@ -185,9 +186,9 @@ impl<'i> Life<'i> {
             }
             _ => verdict.to_string(),
         };
-        let backend = &app.backends[errand.index].id;
-        let events = &self.inputs.events;
-        events.post(verdict.event(), &app.name, backend, text);
+        let (cells, events) = (&self.inputs.cells, &self.inputs.events);
+        let backend = &app.backends[errand.index];
+        pronounce_as(cells, events, app, backend, &verdict, text);
         if matches!(verdict, Verdict::Readmitted { .. })
             && let Some(live) = app.existing_live()
         {
