@@ -157,6 +157,15 @@ impl Default for AppCells {
 }
 
 impl AppCells {
+    /// Requests that began, over all threads.
+    pub fn begun(threads: &[AppCells]) -> u64 {
+        let of_thread = |cells: &AppCells| {
+            let ended = cells.responses.iter().map(|cell| cell.load(Relaxed));
+            ended.sum::<u64>() + cells.in_flight.load(Relaxed)
+        };
+        threads.iter().map(of_thread).sum()
+    }
+
     /// A request for the app began; [`answered`](Self::answered) ends it, on
     /// the same thread.
     #[inline]

@@ -1,14 +1,45 @@
 //! Which backend gets a request: power of two choices over requests in flight,
-//! relative to weight.
+//! relative to weight and to how slow a backend is.
 //!
-//! Owns the choice only. Never counts, connects or waits: loads and randomness
-//! come in as arguments, nothing is allocated.
+//! Owns the choice only. Never counts, connects or waits: loads, states and
+//! randomness come in as arguments, nothing is allocated.
 //!
-//! Two candidates are drawn by weight and the less loaded one is taken
+//! Two candidates are drawn by weight and the cheaper one is taken
 //! (Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*,
 //! 2001): close to least-loaded, without the herd that picks the same least
-//! loaded backend from a stale view.
+//! loaded backend from a stale view. A backend costs
+//!
+//! ```text
+//! (in flight + 1) × max(1, its latency / (2 × the app's median))
+//! ──────────────────────────────────────────────────────────────
+//!                 weight × share while ramping up
+//! ```
+//!
+//! so that backends of about the same speed keep to their weights exactly, and
+//! one far slower than the others gets little.
+//!
+//! Backends are used class by class, the next only if none before has room:
+//!
+//! | class | who |
+//! |---|---|
+//! | trial | out, its trial due, and the request may be it |
+//! | active | in rotation |
+//! | suspect | in rotation, its lease expired |
+//! | resting | asked for rest |
+//! | out, soft | only if there is none of the above, or a retry tried them all |
+//! | out, hard | the same, and none of the class above |
+//!
+//! Those out are tried the least recently failed first. A retry does not draw:
+//! it goes to whoever answered last, so that it does not meet the next corpse.
 
+mod among;
+mod tried;
+
+pub use tried::Tried;
+
+use among::Among;
+
+use super::health::{FULL_PERMILLE, State};
 use crate::feed::messages::Standing;
 
 /// What a choice needs to know of a backend before its load.
@@ -18,9 +49,12 @@ pub struct Candidate {
     pub standing: Standing,
     /// Its share relative to the others.
     pub weight: u32,
+    /// Out by an operator's order: never chosen.
+    pub ejected: bool,
 }
 
-/// Backends to choose from, by index.
+/// Backends to choose from, by index. Every `index` is below
+/// [`len`](Self::len).
 pub trait Candidates {
     /// How many there are.
     fn len(&self) -> usize;
@@ -30,47 +64,39 @@ pub trait Candidates {
         self.len() == 0
     }
 
-    /// One of them; `index` is below [`len`](Self::len).
+    /// One of them.
     fn candidate(&self, index: usize) -> Candidate;
 
     /// Its requests in flight now.
     fn in_flight(&self, index: usize) -> u32;
+
+    /// Whether all are known to be settled: then no state is read.
+    fn is_settled(&self) -> bool;
+
+    /// Where it stands.
+    fn state(&self, index: usize) -> State;
+
+    /// Its time to the first byte as it counts at `now_us`, microseconds; 0:
+    /// unknown.
+    fn latency_us(&self, index: usize, now_us: u64) -> u64;
+
+    /// When it last answered anything; 0: never.
+    fn answered_us(&self, index: usize) -> u64;
+
+    /// When a try or probe on it last failed; 0: never.
+    fn failed_us(&self, index: usize) -> u64;
 }
 
-/// Backends a request was tried on already, by index: not chosen again.
-/// Remembers [`Tried::MOST`]; later ones are forgotten, never an error.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tried {
-    indices: [u32; Tried::MOST],
-    len: u8,
-}
-
-impl Tried {
-    /// As many as it remembers.
-    pub const MOST: usize = 12;
-
-    /// Remembers a backend.
-    pub fn push(&mut self, index: usize) {
-        if let Some(place) = self.indices.get_mut(usize::from(self.len)) {
-            *place = index as u32;
-            self.len += 1;
-        }
-    }
-
-    /// Whether it was tried.
-    pub fn contains(&self, index: usize) -> bool {
-        self.indices[..usize::from(self.len)].contains(&(index as u32))
-    }
-
-    /// How many it remembers.
-    pub fn len(&self) -> usize {
-        usize::from(self.len)
-    }
-
-    /// Whether nothing was tried yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
+/// What an app asks of every choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Requests in flight that a backend takes.
+    pub max_concurrency: u32,
+    /// From readmission to the full share.
+    pub slow_start_us: u64,
+    /// The app's median time to the first byte; 0: unknown, and latency plays
+    /// no part.
+    pub median_us: u64,
 }
 
 /// What a request asks for.
@@ -108,177 +134,188 @@ pub enum Choice {
     NoneLeft,
 }
 
-/// Backends are used class by class: one is looked at only if those before
-/// have none with room.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Classes among which candidates are drawn, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Active,
     Suspect,
-    /// Of weight 0: only while no other backend may be used at all.
-    Spare,
+    Resting,
 }
 
-fn class_of(candidate: Candidate) -> Option<Class> {
-    match (candidate.standing, candidate.weight) {
-        (Standing::Draining, _) => None,
-        (_, 0) => Some(Class::Spare),
-        (Standing::Active, _) => Some(Class::Active),
-        (Standing::Suspect, _) => Some(Class::Suspect),
-    }
-}
+const CLASSES: [Class; 3] = [Class::Active, Class::Suspect, Class::Resting];
 
-/// Chooses a backend with fewer than `max_concurrency` requests in flight,
-/// none of `tried`. `random` is uniform over all of `u64`.
+/// Chooses a backend with fewer than `max_concurrency` requests in flight, none
+/// of those tried.
 ///
-/// A suspect backend is chosen only if no active one has room, one of weight 0
-/// only if every other is draining. Reads the weight of each backend, but the
-/// load of two, unless those are full.
-pub fn choose(pool: &impl Candidates, random: u64, max_concurrency: u32, tried: &Tried) -> Choice {
-    let classes = Classes::of(pool, tried);
-    let order: &[Class] = if classes.has_weight {
-        &[Class::Active, Class::Suspect]
-    } else {
-        &[Class::Spare]
-    };
-    let mut answer = Choice::NoneLeft;
-    for &class in order {
-        let among = Among {
-            pool,
-            tried,
-            class,
-            max_concurrency,
+/// A trial is only pointed out: the caller claims it, and asks again if another
+/// was faster. Backends of weight 0 take part, as if of weight 1, only if every
+/// other is draining or out by order. Reads the weight of each backend, its
+/// state unless all are settled, but the load of two, unless those are full.
+pub fn choose(pool: &impl Candidates, rules: &Rules, ask: &Ask<'_>) -> Choice {
+    let view = View::of(pool, rules, ask);
+    if let Some(index) = view.trial {
+        return Choice::Trial(index);
+    }
+    let mut is_full = false;
+    for (class, &total) in CLASSES.iter().zip(&view.totals) {
+        if total == 0 {
+            continue;
+        }
+        let among = Among::new(&view, *class);
+        let chosen = if ask.tried.is_empty() {
+            among.draw_two(total, ask.random)
+        } else {
+            among.latest()
         };
-        match among.choose(classes.total(class), random) {
-            Choice::Backend(index) => return Choice::Backend(index),
-            Choice::AllFull => answer = Choice::AllFull,
-            _ => {}
+        match chosen {
+            Some(index) => return Choice::Backend(index),
+            None => is_full = true,
         }
     }
-    answer
+    if is_full {
+        return Choice::AllFull;
+    }
+    if ask.hedge || (view.is_any_in && ask.tried.is_empty()) {
+        return Choice::NoneLeft;
+    }
+    view.longest_out()
 }
 
-/// Sums of weights, of those not tried yet.
-struct Classes {
-    active: u64,
-    suspect: u64,
-    spare: u64,
-    /// Whether any backend of weight may be used, tried or not.
-    has_weight: bool,
+/// The pool as one request sees it.
+struct View<'p, P> {
+    pool: &'p P,
+    rules: &'p Rules,
+    ask: &'p Ask<'p>,
+    settled: bool,
+    /// Every weight is 0: all count as 1.
+    spare: bool,
+    /// Sums of shares, of those not tried yet, by class.
+    totals: [u64; 3],
+    /// Whether any is in rotation, tried or not.
+    is_any_in: bool,
+    /// One whose trial this request may be.
+    trial: Option<usize>,
 }
 
-impl Classes {
-    fn of(pool: &impl Candidates, tried: &Tried) -> Classes {
-        let mut classes = Classes {
-            active: 0,
-            suspect: 0,
-            spare: 0,
-            has_weight: false,
+impl<'p, P: Candidates> View<'p, P> {
+    fn of(pool: &'p P, rules: &'p Rules, ask: &'p Ask<'p>) -> Self {
+        let mut view = View {
+            pool,
+            rules,
+            ask,
+            settled: pool.is_settled(),
+            spare: false,
+            totals: [0; 3],
+            is_any_in: false,
+            trial: None,
         };
-        for index in 0..pool.len() {
-            let candidate = pool.candidate(index);
-            let Some(class) = class_of(candidate) else {
+        if !view.sum() {
+            view.spare = true;
+            view.sum();
+        }
+        view
+    }
+
+    /// Sums up the classes; whether any backend of weight may be used at all.
+    fn sum(&mut self) -> bool {
+        let is_fresh = self.ask.tried.is_empty() && !self.ask.hedge;
+        let mut has_weight = self.spare;
+        for index in 0..self.pool.len() {
+            let Some(weight) = self.weight(index) else {
                 continue;
             };
-            classes.has_weight |= class != Class::Spare;
-            if tried.contains(index) {
+            has_weight = true;
+            let state = self.state(index);
+            if !state.is_in_rotation() {
+                if is_fresh && self.trial.is_none() && self.takes_trial(index, state) {
+                    self.trial = Some(index);
+                }
                 continue;
             }
-            match class {
-                Class::Active => classes.active += u64::from(candidate.weight),
-                Class::Suspect => classes.suspect += u64::from(candidate.weight),
-                Class::Spare => classes.spare += 1,
+            self.is_any_in = true;
+            if !self.ask.tried.contains(index) {
+                let class = self.class(index, state);
+                self.totals[class as usize] += self.share(weight, state);
             }
         }
-        classes
+        has_weight
     }
 
-    fn total(&self, class: Class) -> u64 {
-        match class {
-            Class::Active => self.active,
-            Class::Suspect => self.suspect,
-            Class::Spare => self.spare,
-        }
+    fn takes_trial(&self, index: usize, state: State) -> bool {
+        state.takes_trial(self.ask.now_us, self.ask.repeatable) && self.has_room(index)
     }
-}
 
-/// The backends of one class that were not tried.
-struct Among<'p, P> {
-    pool: &'p P,
-    tried: &'p Tried,
-    class: Class,
-    max_concurrency: u32,
-}
+    fn has_room(&self, index: usize) -> bool {
+        self.pool.in_flight(index) < self.rules.max_concurrency
+    }
 
-impl<P: Candidates> Among<'_, P> {
-    /// Its share in this class; 0 if it is not of it.
-    fn weight(&self, index: usize) -> u64 {
+    /// Its weight; `None` if it may not be used whatever its state.
+    fn weight(&self, index: usize) -> Option<u32> {
         let candidate = self.pool.candidate(index);
-        if class_of(candidate) != Some(self.class) || self.tried.contains(index) {
-            return 0;
+        if candidate.ejected || candidate.standing == Standing::Draining {
+            return None;
         }
-        u64::from(candidate.weight).max(u64::from(self.class == Class::Spare))
+        match candidate.weight {
+            _ if self.spare => Some(1),
+            0 => None,
+            weight => Some(weight),
+        }
     }
 
-    fn choose(&self, total: u64, random: u64) -> Choice {
-        if total == 0 {
-            return Choice::NoneLeft;
+    #[inline]
+    fn state(&self, index: usize) -> State {
+        if self.settled {
+            return State::Settled;
         }
-        let first = self.draw(total, random >> 32, None);
-        let rest = total - self.weight(first);
-        let load = self.pool.in_flight(first);
-        if load == 0 && self.max_concurrency > 0 {
-            // Idle: taking it keeps to the weights exactly.
-            return Choice::Backend(first);
+        let state = self.pool.state(index);
+        state.at(self.ask.now_us, self.rules.slow_start_us)
+    }
+
+    fn class(&self, index: usize, state: State) -> Class {
+        match state {
+            State::Resting { .. } => Class::Resting,
+            _ if self.pool.candidate(index).standing == Standing::Suspect => Class::Suspect,
+            _ => Class::Active,
         }
-        let chosen = if rest == 0 {
-            first
-        } else {
-            let second = self.draw(rest, random & 0xffff_ffff, Some(first));
-            self.less_loaded(first, second)
+    }
+
+    /// Its weight as it counts now, in thousandths, at least 1.
+    fn share(&self, weight: u32, state: State) -> u64 {
+        let permille = match state {
+            State::Ramping { .. } => {
+                state.share_permille(self.ask.now_us, self.rules.slow_start_us)
+            }
+            _ => FULL_PERMILLE,
         };
-        if self.pool.in_flight(chosen) < self.max_concurrency {
-            return Choice::Backend(chosen);
-        }
-        self.least_loaded()
+        u64::from(weight) * u64::from(permille)
     }
 
-    /// The backend at a random point of the sum of weights, `skipped` left
-    /// out. `random` is uniform over 32 bits.
-    fn draw(&self, total: u64, random: u64, skipped: Option<usize>) -> usize {
-        let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
-        let mut last = 0;
-        for index in (0..self.pool.len()).filter(|&index| Some(index) != skipped) {
-            let weight = self.weight(index);
-            if weight == 0 {
-                continue;
-            }
-            last = index;
-            if point < weight {
-                break;
-            }
-            point -= weight;
-        }
-        last
-    }
-
-    /// Whichever would be less loaded with one request more, for its weight.
-    fn less_loaded(&self, a: usize, b: usize) -> usize {
-        let with_one_more = |index| u128::from(self.pool.in_flight(index)) + 1;
-        let load_a = with_one_more(a) * u128::from(self.weight(b));
-        let load_b = with_one_more(b) * u128::from(self.weight(a));
-        if load_b < load_a { b } else { a }
-    }
-
-    /// Both drawn are full: whoever has room, if anyone.
-    fn least_loaded(&self) -> Choice {
-        let mut best: Option<usize> = None;
+    /// The untried one that failed longest ago: of those out for a soft reason,
+    /// then of those that nobody answers at.
+    fn longest_out(&self) -> Choice {
+        let mut best: Option<(bool, u64, usize)> = None;
+        let mut is_full = false;
         for index in 0..self.pool.len() {
-            if self.weight(index) == 0 || self.pool.in_flight(index) >= self.max_concurrency {
+            let state = self.state(index);
+            if self.weight(index).is_none()
+                || state.is_in_rotation()
+                || self.ask.tried.contains(index)
+            {
                 continue;
             }
-            best = Some(best.map_or(index, |best| self.less_loaded(best, index)));
+            if !self.has_room(index) {
+                is_full = true;
+                continue;
+            }
+            let rank = (!state.is_soft_out(), self.pool.failed_us(index), index);
+            best = Some(best.map_or(rank, |best| best.min(rank)));
         }
-        best.map_or(Choice::AllFull, Choice::Backend)
+        match best {
+            Some((true, _, index)) => Choice::AllOut(index),
+            Some((false, _, index)) => Choice::Backend(index),
+            None if is_full => Choice::AllFull,
+            None => Choice::NoneLeft,
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Pure decisions: time, randomness and load come in as arguments, a decision
 //! goes out.
 //!
-//! Owns the rules of balancing, health, retries and admission. Never opens a
+//! Owns the rules of balancing, health, latency, retries and admission. Never opens a
 //! socket, reads a clock or spawns a task, so that a simulation with a seed can
 //! run them.
 
 pub mod admission;
 pub mod balance;
 pub mod health;
+pub mod latency;
 pub mod retry;

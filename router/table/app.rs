@@ -16,7 +16,8 @@ use super::live::{AppLive, BackendLive, HotApps};
 use super::{Moment, Policy, heap_bytes};
 use crate::feed::messages::{AppReport, BackendReport, Standing};
 use crate::observe::AppCells;
-use crate::policy::balance::{Candidate, Candidates};
+use crate::policy::health::FULL_PERMILLE;
+use crate::policy::latency::Sketch;
 
 /// An app, whole, as of one revision.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl App {
         };
         if let Some(moment) = backends {
             let each = self.backends.iter();
-            report.backends = each.map(|backend| backend.report(moment)).collect();
+            report.backends = each.map(|backend| backend.report(self, moment)).collect();
         }
         report
     }
@@ -73,13 +74,17 @@ impl App {
     /// Takes over what outlives a change from the version before. An app with
     /// traffic or a probe gets the live state of every surviving backend made
     /// first, so that requests and probes on either version count in one place.
+    /// A backend that joins others which have traffic starts slowly.
     pub(super) fn inherit(&self, before: &App) {
-        if let Some(live) = before.live.get() {
+        let live = before.live.get();
+        if let Some(live) = live {
             // An error means it is already set, which is to the same `AppLive`.
             let _ = self.live.set(Box::new(Arc::clone(live)));
         } else if !before.is_probed() {
             return;
         }
+        let mut joining = Vec::new();
+        let mut joins_others = false;
         for backend in &self.backends {
             let found = before
                 .backends
@@ -87,11 +92,22 @@ impl App {
             if let Ok(at) = found
                 && before.backends[at].is_same_instance(backend)
             {
-                let _ = backend
-                    .live
-                    .set(Box::new(Arc::clone(before.backends[at].live())));
+                let survivor = before.backends[at].live();
+                let _ = backend.live.set(Box::new(Arc::clone(survivor)));
+                joins_others |= backend.counts() && survivor.state().is_in_rotation();
+            } else {
+                joining.push(backend);
             }
         }
+        let Some(live) = live else {
+            return;
+        };
+        if joins_others && !self.policy.slow_start.is_zero() {
+            for backend in joining {
+                let _ = backend.live.set(Box::new(Arc::new(BackendLive::joining())));
+            }
+        }
+        self.succeed(before, live);
     }
 
     /// Whether it routes exactly as `other` does.
@@ -132,28 +148,12 @@ impl App {
     pub(super) fn live_bytes(&self) -> usize {
         let counted = |size: usize| heap_bytes(size_of::<usize>()) + heap_bytes(size + 16);
         let app = self.live.get().map_or(0, |live| {
-            counted(size_of::<AppLive>()) + heap_bytes(size_of::<AppCells>() * live.cells.len())
+            counted(size_of::<AppLive>())
+                + heap_bytes(size_of::<AppCells>() * live.cells.len())
+                + heap_bytes(size_of::<Sketch>() * live.cells.len())
         });
         let backends = self.backends.iter().filter(|b| b.live.get().is_some());
         app + backends.count() * counted(size_of::<BackendLive>())
-    }
-}
-
-impl Candidates for App {
-    fn len(&self) -> usize {
-        self.backends.len()
-    }
-
-    fn candidate(&self, index: usize) -> Candidate {
-        let backend = &self.backends[index];
-        Candidate {
-            standing: backend.standing(),
-            weight: backend.weight,
-        }
-    }
-
-    fn in_flight(&self, index: usize) -> u32 {
-        self.backends[index].in_flight()
     }
 }
 
@@ -240,6 +240,12 @@ impl Backend {
         (ip.octets(), address.port())
     }
 
+    /// Whether it counts as one to balance over: weight above 0, neither
+    /// draining nor out by an operator's order.
+    pub(super) fn counts(&self) -> bool {
+        self.weight > 0 && !self.ejected && self.standing() != Standing::Draining
+    }
+
     fn is_same_instance(&self, other: &Backend) -> bool {
         self.incarnation == other.incarnation && self.ip == other.ip && self.port == other.port
     }
@@ -253,16 +259,18 @@ impl Backend {
             && self.release == other.release
     }
 
-    fn report(&self, _moment: Moment) -> BackendReport {
+    fn report(&self, app: &App, moment: Moment) -> BackendReport {
         use std::sync::atomic::Ordering::Relaxed;
         let mut report = BackendReport {
             id: self.id.to_string(),
+            share_permille: FULL_PERMILLE,
             ..BackendReport::default()
         };
         if let Some(live) = self.live.get() {
             report.in_flight = u64::from(live.in_flight.load(Relaxed));
             report.requests = live.requests.load(Relaxed);
             report.failures = live.failures.load(Relaxed);
+            app.show(live, moment, &mut report);
         }
         report
     }

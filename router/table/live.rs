@@ -1,11 +1,15 @@
 //! What an app and a backend with traffic have: counters and the queue.
 //!
 //! Owns [`AppLive`], [`BackendLive`] and the list of apps that have any
-//! ([`HotApps`]), so that a report over a million apps reads only those. Its
-//! locks are taken on an app's first request and by the collector, never on
-//! the way of a request after that.
+//! ([`HotApps`]), so that a report over a million apps reads only those. The
+//! list's locks are taken on an app's first request and by the collector; those
+//! of health and budget when something fails. A request that goes well on a
+//! backend that is well takes none.
+//!
+//! What is known of backends is published in atomics; [`super::vitals`] says in
+//! which order.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
@@ -14,6 +18,9 @@ use hashbrown::HashMap;
 
 use crate::observe::AppCells;
 use crate::policy::admission::WaitQueue;
+use crate::policy::health::{Health, State, Ward};
+use crate::policy::latency::{self, Average, Sketch};
+use crate::policy::retry::Budget;
 
 /// What an app with traffic has.
 #[derive(Debug)]
@@ -22,6 +29,52 @@ pub struct AppLive {
     pub cells: Box<[AppCells]>,
     /// Requests waiting for a backend with room, over all threads.
     pub queue: WaitQueue,
+    /// One sketch of the times to the first byte for each edge thread.
+    pub(super) sketches: Box<[Sketch]>,
+    /// Their median, microseconds; 0: unknown.
+    pub(super) median_us: AtomicU64,
+    /// An answer that takes so long may be slow beside the others.
+    pub(super) slow_us: AtomicU64,
+    /// A try that takes so long is overdue, where the app's policy does not
+    /// say when itself.
+    pub(super) overdue_us: AtomicU64,
+    /// 0 while every backend of the newest version is settled; else the number
+    /// of the change since which this is not known.
+    pub(super) unsettled: AtomicU64,
+    /// Numbers given to changes.
+    pub(super) changes: AtomicU64,
+    /// The address of the newest version, to compare; 0: only one had requests.
+    pub(super) newest: AtomicUsize,
+    /// Whether a backend that is gone accepted connections.
+    pub(super) has_been_up: AtomicBool,
+    pub(super) ward: Mutex<Ward>,
+    pub(super) budget: Mutex<Budget>,
+}
+
+impl AppLive {
+    fn new(threads: usize) -> Self {
+        AppLive {
+            cells: (0..threads).map(|_| AppCells::default()).collect(),
+            queue: WaitQueue::default(),
+            sketches: (0..threads).map(|_| Sketch::default()).collect(),
+            median_us: AtomicU64::new(0),
+            slow_us: AtomicU64::new(u64::MAX),
+            overdue_us: AtomicU64::new(latency::UNKNOWN_US),
+            unsettled: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            newest: AtomicUsize::new(0),
+            has_been_up: AtomicBool::new(false),
+            ward: Mutex::default(),
+            budget: Mutex::default(),
+        }
+    }
+
+    /// Some backend may not be settled any more: choices look at each again.
+    /// After its new state was published.
+    pub(super) fn unsettle(&self) {
+        let number = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.unsettled.store(number, Ordering::SeqCst);
+    }
 }
 
 /// A backend's live state, shared by all threads.
@@ -38,6 +91,37 @@ pub struct BackendLive {
     pub failures: AtomicU64,
     /// Whether it ever accepted a connection.
     pub accepted: AtomicBool,
+    /// Its [`State`], as bits: claimed and settled without a lock.
+    pub(super) state: AtomicU64,
+    /// Whether a success changes anything while it is in rotation.
+    pub(super) watched: AtomicBool,
+    /// Its time to the first byte.
+    pub(super) latency: Average,
+    /// When it last answered well; 0: never.
+    pub(super) answered_us: AtomicU64,
+    /// When a try or probe on it last failed; 0: never.
+    pub(super) failed_us: AtomicU64,
+    /// What speaks for or against it. Locked only by who holds the app's ward,
+    /// and by reports.
+    pub(super) health: Mutex<Health>,
+}
+
+impl BackendLive {
+    /// A backend that joins others which have traffic.
+    pub(super) fn joining() -> Self {
+        let health = Health::joining();
+        BackendLive {
+            state: AtomicU64::new(health.state().to_bits()),
+            health: Mutex::new(health),
+            ..BackendLive::default()
+        }
+    }
+
+    /// Where it stands, as published.
+    #[inline]
+    pub(super) fn state(&self) -> State {
+        State::from_bits(self.state.load(Ordering::Acquire))
+    }
 }
 
 impl Default for BackendLive {
@@ -49,6 +133,12 @@ impl Default for BackendLive {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicBool::new(false),
+            state: AtomicU64::new(State::Settled.to_bits()),
+            watched: AtomicBool::new(false),
+            latency: Average::default(),
+            answered_us: AtomicU64::new(0),
+            failed_us: AtomicU64::new(0),
+            health: Mutex::default(),
         }
     }
 }
@@ -89,12 +179,9 @@ impl HotApps {
     /// The app's one live state.
     pub(super) fn live(&self, name: &EcoString) -> Arc<AppLive> {
         let mut shard = self.shard(name);
-        let live = shard.entry(name.clone()).or_insert_with(|| {
-            Arc::new(AppLive {
-                cells: (0..self.threads).map(|_| AppCells::default()).collect(),
-                queue: WaitQueue::default(),
-            })
-        });
+        let live = shard
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(AppLive::new(self.threads)));
         Arc::clone(live)
     }
 

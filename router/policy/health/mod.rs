@@ -28,9 +28,56 @@
 //! caps count hosts, not percentages of them, and the last routable backend
 //! stays in whatever it answers. What all do alike is the app's fault.
 
+mod backoff;
+mod rate;
+mod record;
+mod state;
+mod streak;
+#[cfg(test)]
+mod tests;
 mod verdict;
+mod ward;
 
+pub use record::Health;
+pub use state::{FULL_PERMILLE, State};
 pub use verdict::{Return, Spare, Verdict};
+pub use ward::{Host, Pool, SLOW_FLOOR_US, SLOW_TIMES, Ward};
+
+/// What an app asks of the judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Whether what tries tell takes a backend out. Active probes do either
+    /// way: who configures one means it.
+    pub ejection: bool,
+    /// From readmission to the full share; 0: at once.
+    pub slow_start_us: u64,
+    /// The app's active probe, if it has one.
+    pub probe: Option<ProbeRules>,
+}
+
+/// What an app's active probe asks of the judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeRules {
+    /// Passed probes in a row that bring a backend back, at least 1.
+    pub rise: u32,
+    /// Failed probes in a row that take it out, at least 1.
+    pub fall: u32,
+    /// Between two probes of one backend.
+    pub interval_us: u64,
+}
+
+/// A try and what it told.
+#[derive(Clone, Copy, Debug)]
+pub struct Try {
+    /// Now.
+    pub now_us: u64,
+    /// When it began; not before the choice it came from.
+    pub sent_us: u64,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Uniform over all of `u64`.
+    pub random: u64,
+}
 
 /// What one try on a backend told. A reused connection found dead and a client
 /// that left tell nothing.
@@ -128,43 +175,5 @@ impl From<ConnectFailure> for Reason {
             ConnectFailure::Refused => Reason::ConnectRefused,
             ConnectFailure::TimedOut => Reason::ConnectTimedOut,
         }
-    }
-}
-
-/// Where a backend stands: what choosing one goes by. Times are microseconds
-/// of the process's one clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// In rotation with its full share.
-    #[default]
-    Settled,
-    /// In rotation, its share rising.
-    Ramping {
-        /// Since when; 0: from the first look on.
-        since_us: u64,
-    },
-    /// Used last, as it asked for.
-    Resting {
-        /// Until when.
-        until_us: u64,
-    },
-    /// Out of rotation.
-    Out {
-        /// Nobody is there: a connection brings it back, not a request.
-        hard: bool,
-        /// When its next trial or probe may begin.
-        due_us: u64,
-    },
-    /// Out of rotation, one request is finding out.
-    Trial {
-        /// Since when.
-        since_us: u64,
-    },
-}
-
-impl State {
-    /// Whether requests go to it as a matter of course, be it last.
-    pub fn is_in_rotation(self) -> bool {
-        !matches!(self, State::Out { .. } | State::Trial { .. })
     }
 }

@@ -1,0 +1,132 @@
+//! The choice among the backends of one class.
+//!
+//! Owns the draw and the comparison. Which class it is, and what comes after
+//! it, is [`super::choose`]'s.
+
+use super::{Candidates, Class, View};
+
+/// The backends of one class that were not tried.
+pub(super) struct Among<'v, P> {
+    view: &'v View<'v, P>,
+    class: Class,
+}
+
+impl<'v, P: Candidates> Among<'v, P> {
+    pub(super) fn new(view: &'v View<'v, P>, class: Class) -> Self {
+        Among { view, class }
+    }
+
+    /// Its share in this class; 0 if it is not of it.
+    fn share(&self, index: usize) -> u64 {
+        let view = self.view;
+        let Some(weight) = view.weight(index) else {
+            return 0;
+        };
+        let state = view.state(index);
+        if !state.is_in_rotation()
+            || view.class(index, state) != self.class
+            || view.ask.tried.contains(index)
+        {
+            return 0;
+        }
+        view.share(weight, state)
+    }
+
+    /// The cheaper of two drawn by share, or whoever has room; `None`: nobody.
+    /// `total` is the sum of shares, above 0.
+    pub(super) fn draw_two(&self, total: u64, random: u64) -> Option<usize> {
+        let (first, share) = self.draw(total, random >> 32, None);
+        let rest = total - share;
+        let load = self.view.pool.in_flight(first);
+        if load == 0 && self.view.rules.max_concurrency > 0 && !self.is_slow(first) {
+            // Idle: taking it keeps to the weights exactly.
+            return Some(first);
+        }
+        let chosen = if rest == 0 {
+            first
+        } else {
+            let (second, _) = self.draw(rest, random & 0xffff_ffff, Some(first));
+            self.cheaper(first, second)
+        };
+        if self.view.has_room(chosen) {
+            return Some(chosen);
+        }
+        self.cheapest()
+    }
+
+    /// The backend at a random point of the sum of shares, `skipped` left out,
+    /// and its share. `random` is uniform over 32 bits.
+    fn draw(&self, total: u64, random: u64, skipped: Option<usize>) -> (usize, u64) {
+        let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
+        let mut last = (0, 0);
+        for index in (0..self.view.pool.len()).filter(|&index| Some(index) != skipped) {
+            let share = self.share(index);
+            if share == 0 {
+                continue;
+            }
+            last = (index, share);
+            if point < share {
+                break;
+            }
+            point -= share;
+        }
+        last
+    }
+
+    /// Twice the app's median; what it takes no part below, 0 if unknown.
+    fn usual_us(&self) -> u64 {
+        2 * self.view.rules.median_us
+    }
+
+    fn is_slow(&self, index: usize) -> bool {
+        let usual_us = self.usual_us();
+        usual_us > 0 && self.latency_us(index) > usual_us
+    }
+
+    fn latency_us(&self, index: usize) -> u64 {
+        let view = self.view;
+        view.pool.latency_us(index, view.ask.now_us)
+    }
+
+    /// Whichever would cost less with one request more.
+    fn cheaper(&self, a: usize, b: usize) -> usize {
+        let usual_us = self.usual_us();
+        // In units of the app's usual time, without dividing by it.
+        let cost = |index: usize| {
+            let slowdown = match usual_us {
+                0 => 1,
+                _ => self.latency_us(index).max(usual_us),
+            };
+            let requests = u64::from(self.view.pool.in_flight(index)) + 1;
+            u128::from(requests) * u128::from(slowdown)
+        };
+        let cost_a = cost(a) * u128::from(self.share(b));
+        let cost_b = cost(b) * u128::from(self.share(a));
+        if cost_b < cost_a { b } else { a }
+    }
+
+    /// Both drawn are full: whoever has room and costs least.
+    fn cheapest(&self) -> Option<usize> {
+        let mut best: Option<usize> = None;
+        for index in 0..self.view.pool.len() {
+            if self.share(index) == 0 || !self.view.has_room(index) {
+                continue;
+            }
+            best = Some(best.map_or(index, |best| self.cheaper(best, index)));
+        }
+        best
+    }
+
+    /// For a retry: of those with room, whoever answered last; the cheapest if
+    /// none ever did.
+    pub(super) fn latest(&self) -> Option<usize> {
+        let pool = self.view.pool;
+        let latest = (0..pool.len())
+            .filter(|&index| self.share(index) > 0 && self.view.has_room(index))
+            .max_by_key(|&index| pool.answered_us(index))?;
+        if pool.answered_us(latest) == 0 {
+            return self.cheapest();
+        }
+        Some(latest)
+    }
+}

@@ -1,0 +1,1 @@
+//! The judgement, by stories and by properties, in virtual time.
