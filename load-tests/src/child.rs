@@ -1,4 +1,4 @@
-//! Processes of the harness: started pinned to one core, ended by their pid.
+//! Processes of the harness: started (pinned to one core where asked), ended by their pid.
 //!
 //! Every child is started through this same binary's hidden `exec` subcommand,
 //! which pins itself, asks the kernel to signal it when the harness dies, and
@@ -45,9 +45,9 @@ impl StopSignal {
 /// Arguments of the hidden `exec` subcommand.
 #[derive(Debug, clap::Args)]
 pub struct ExecOptions {
-    /// The core to run on.
+    /// The core to run on; every core if not given.
     #[arg(long)]
-    core: usize,
+    core: Option<usize>,
     /// The signal to get when the harness dies.
     #[arg(long)]
     stop: StopSignal,
@@ -56,11 +56,13 @@ pub struct ExecOptions {
     command: Vec<OsString>,
 }
 
-/// Pins this process, ties its life to its parent's, and becomes the command.
+/// Pins this process if asked, ties its life to its parent's, and becomes the command.
 pub fn become_command(options: &ExecOptions) -> Result<()> {
-    let mut cores = CpuSet::new();
-    cores.set(options.core);
-    sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {}", options.core))?;
+    if let Some(core) = options.core {
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))?;
+    }
     set_parent_process_death_signal(Some(options.stop.signal()))?;
     let (program, arguments) = options.command.split_first().context("no command")?;
     let error = Command::new(program).args(arguments).exec();
@@ -74,8 +76,8 @@ pub struct Plan {
     pub name: &'static str,
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// The core it and all it starts run on.
-    pub core: usize,
+    /// The core it and all it starts run on; `None` leaves it to the scheduler.
+    pub core: Option<usize>,
     /// What ends it.
     pub stop: StopSignal,
     /// Where its standard output goes.
@@ -100,15 +102,13 @@ impl Running {
             StopSignal::Term => "term",
             StopSignal::Kill => "kill",
         };
-        let child = Command::new(OWN_PROGRAM)
-            .args([
-                "exec",
-                "--core",
-                &plan.core.to_string(),
-                "--stop",
-                stop,
-                "--",
-            ])
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg("exec");
+        if let Some(core) = plan.core {
+            command.args(["--core", &core.to_string()]);
+        }
+        let child = command
+            .args(["--stop", stop, "--"])
             .args(&plan.command)
             .stdin(Stdio::null())
             .stdout(appended(&plan.stdout)?)
@@ -133,6 +133,19 @@ impl Running {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended ({status}): {}", self.name, self.last_words());
         }
+        Ok(())
+    }
+
+    /// Sends it a signal: one that it survives, such as SIGSTOP.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), signal)
+            .with_context(|| format!("signalling {}", self.name))
+    }
+
+    /// Ends it by SIGKILL, as a crash would; returns once the kernel has closed its sockets.
+    pub fn crash(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 

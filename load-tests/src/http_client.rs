@@ -14,7 +14,7 @@ use memchr::memmem;
 /// Longest answer head understood.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 
-/// How an answer is framed, once its head is whole.
+/// How an answer is framed, once its head is whole, and whether another may follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
     /// The status.
@@ -23,6 +23,8 @@ pub struct Framing {
     pub head_bytes: usize,
     /// Bytes of the body.
     pub body_bytes: usize,
+    /// The connection ends after it: HTTP/1.0, or `Connection: close`.
+    pub closes: bool,
 }
 
 impl Framing {
@@ -42,9 +44,13 @@ impl Framing {
             .nth(1)
             .and_then(|status| status.parse().ok());
         let status = status.with_context(|| format!("not an answer: {status_line:?}"))?;
-        let length = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let fields = || lines.clone().filter_map(|line| line.split_once(':'));
+        let closes = status_line.starts_with("HTTP/1.0")
+            || fields().any(|(name, value)| {
+                name.eq_ignore_ascii_case("connection")
+                    && value.trim().eq_ignore_ascii_case("close")
+            });
+        let length = fields().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         let Some((_, length)) = length else {
             bail!("an answer without Content-Length: {head:?}")
         };
@@ -56,6 +62,7 @@ impl Framing {
             status,
             head_bytes: end + 4,
             body_bytes,
+            closes,
         }))
     }
 
@@ -114,10 +121,23 @@ mod tests {
             Framing {
                 status: 200,
                 head_bytes: 39,
-                body_bytes: 12
+                body_bytes: 12,
+                closes: false
             }
         );
         assert_eq!(framing.total_bytes(), 51);
+    }
+
+    #[test]
+    fn an_answer_says_whether_it_is_the_connections_last() {
+        let last = |answer: &[u8]| Framing::of(answer).unwrap().unwrap().closes;
+        assert!(last(
+            b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert!(last(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"));
+        assert!(!last(
+            b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n"
+        ));
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! The `load-tests` program: runs Portico and its peers side by side on pinned
 //! cores, and prints what each costs.
 //!
-//! Owns the command line only. Scenarios are under `scenario/`, one file each;
-//! what is started is under `peer/`, one file each; what is read from the
-//! system is in `process_cost`. Never part of the router: nothing here enters
+//! Owns the command line only. Scenarios of cost are under `scenario/`, one file
+//! each, those of failing backends under `faults/`; what is started is under
+//! `peer/`, one file each; what is read from the system is in `process_cost`. Never part of the router: nothing here enters
 //! its dependency graph.
 //!
 //! Where do I change X: a peer's configuration → `peer/NAME.rs`; a new
-//! scenario → a file in `scenario/` and a line in [`Scenario`]; what is printed
-//! → `report.rs` and `plot.rs`.
+//! scenario → a file in `scenario/` and a line in [`Scenario`]; a fault →
+//! `faults/catalogue.rs`; what is printed → `report.rs` and `plot.rs`.
 
 mod backend;
 mod child;
+mod faults;
 mod http_client;
 mod interrupt;
 mod machine;
@@ -47,6 +48,8 @@ enum Scenario {
     Idle(scenario::idle::Options),
     /// p50 and p99 at one stated rate, the same for every peer.
     Latency(scenario::latency::Options),
+    /// Backends that crash, freeze and fail under load: who notices.
+    Faults(faults::Options),
     /// Installs what is missing from Debian's packages, and builds the Pingora peer.
     Setup(setup::Options),
     /// (started by the harness) The backend every proxy proxies to.
@@ -55,6 +58,9 @@ enum Scenario {
         /// Where it listens.
         listen: SocketAddr,
     },
+    /// (started by the harness) A backend that misbehaves on order.
+    #[command(hide = true)]
+    FaultBackend(faults::backend::Options),
     /// (started by the harness) The bare L4 relay: the floor.
     #[command(hide = true)]
     Relay {
@@ -76,8 +82,10 @@ fn main() -> ExitCode {
         Scenario::Throughput(options) => scenario::throughput::run(&options),
         Scenario::Idle(options) => scenario::idle::run(&options),
         Scenario::Latency(options) => scenario::latency::run(&options),
+        Scenario::Faults(options) => faults::run(&options),
         Scenario::Setup(options) => setup::run(&options),
         Scenario::Backend { listen } => backend::serve(listen),
+        Scenario::FaultBackend(options) => faults::backend::serve(&options),
         Scenario::Relay { listen, upstream } => relay::serve(listen, upstream),
         Scenario::Pace(options) => open_loop::run(&options),
         Scenario::Exec(options) => child::become_command(&options),

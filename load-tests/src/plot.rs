@@ -116,14 +116,15 @@ fn draw_panel(svg: &mut String, panel: &Panel, top: f64) -> std::fmt::Result {
     Ok(())
 }
 
-fn escaped(text: &str) -> String {
+/// Text as SVG takes it.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
 }
 
 /// Lines of at most about `width` characters.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {

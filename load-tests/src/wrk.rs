@@ -55,7 +55,7 @@ pub fn run(load: &Load<'_>, folder: &Path) -> Result<Outcome> {
     let plan = Plan {
         name: "wrk",
         command,
-        core: load.core,
+        core: Some(load.core),
         stop: StopSignal::Kill,
         stdout: stdout.clone(),
         stderr: folder.join("wrk.err"),

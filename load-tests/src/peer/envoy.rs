@@ -39,7 +39,7 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
     Running::start(&Plan {
         name: "envoy",
         command,
-        core: site.core,
+        core: Some(site.core),
         stop: StopSignal::Term,
         stdout: folder.join("stdout"),
         stderr: folder.join("stderr"),

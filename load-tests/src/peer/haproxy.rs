@@ -41,7 +41,7 @@ pub fn start(site: &Site, address: SocketAddr, buffer_bytes: u32) -> Result<Runn
             "-f".into(),
             folder.join("haproxy.cfg").into(),
         ],
-        core: site.core,
+        core: Some(site.core),
         stop: StopSignal::Term,
         stdout: folder.join("access.log"),
         stderr: folder.join("stderr"),

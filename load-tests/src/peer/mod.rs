@@ -13,6 +13,7 @@ mod portico;
 mod relay;
 
 pub use pingora::{manifest as pingora_manifest, target_folder as pingora_target_folder};
+pub use portico::launch as launch_portico;
 
 use std::fs::File;
 use std::io::Read;
@@ -99,7 +100,7 @@ impl Peer {
             Self::Envoy => envoy::start(site, address),
             Self::Relay => relay::start(site, address),
         }?;
-        wait_ready(self.name(), &mut running, address, site.test_host())?;
+        wait_ready(self.name(), &mut running, address, site.test_host(), "/12")?;
         Ok(Started {
             peer: self,
             address,
@@ -181,14 +182,15 @@ pub fn free_address() -> Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-/// Waits until `address` answers 200 for `host`; sooner, an error if the process ends.
+/// Waits until `address` answers 200 to a GET of `path` for `host`; sooner, an error if the process ends.
 pub fn wait_ready(
     name: &str,
     running: &mut Running,
     address: SocketAddr,
     host: &str,
+    path: &str,
 ) -> Result<()> {
-    let request = http_client::request(host, "/12");
+    let request = http_client::request(host, path);
     let answers = || -> Result<u16> {
         Ok(http_client::exchange(&mut http_client::connect(address)?, &request)?.status)
     };

@@ -42,7 +42,7 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
             "-c".into(),
             configuration.into(),
         ],
-        core: site.core,
+        core: Some(site.core),
         stop: StopSignal::Term,
         stdout: folder.join("stdout"),
         stderr: folder.join("stderr"),

@@ -57,7 +57,7 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
     Running::start(&Plan {
         name: "pingora",
         command,
-        core: site.core,
+        core: Some(site.core),
         stop: StopSignal::Kill, // its graceful end takes minutes
         stdout: folder.join("stdout"),
         stderr: folder.join("stderr"),

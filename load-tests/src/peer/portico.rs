@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,16 @@ use anyhow::{Context, Result, ensure};
 use super::{Site, first_line, free_address};
 use crate::child::{Plan, Running, StopSignal};
 use crate::{interrupt, machine};
+
+/// A Portico that is up, and how to speak with it.
+#[derive(Debug)]
+pub struct Launched {
+    /// The supervisor's process; control and edge are its children.
+    pub running: Running,
+    api: SocketAddr,
+    admin: SocketAddr,
+    token: String,
+}
 
 /// How long the import and every edge's table may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,36 +50,49 @@ pub fn version() -> Result<String> {
 
 /// Starts supervisor, control and an edge of one thread; registers the apps.
 pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
-    let folder = &site.folder;
+    let log = site.folder.join("access.log");
+    let settings = [
+        "edge.threads=1".to_owned(),
+        format!("log.access=\"file:{}\"", log.display()),
+    ];
+    let launched = launch(&site.folder, address, Some(site.core), &settings)?;
+    launched.import(site)?;
+    launched.wait_active()?;
+    Ok(launched.running)
+}
+
+/// Starts Portico at its defaults but for `settings` and where it listens and keeps its state;
+/// returns once its API answers.
+pub fn launch(
+    folder: &Path,
+    address: SocketAddr,
+    core: Option<usize>,
+    settings: &[String],
+) -> Result<Launched> {
     let (api, admin) = (free_address()?, free_address()?);
     let state = folder.join("state");
     // A file of its own, empty: the harness's folder decides nothing.
-    let settings = folder.join("portico.toml");
-    fs::write(&settings, "")?;
+    let empty = folder.join("portico.toml");
+    fs::write(&empty, "")?;
     let mut command = vec![
         program()?.into(),
         "run".into(),
         "--config".into(),
-        settings.into(),
+        empty.into(),
     ];
-    let overrides = [
+    let places = [
         format!("state_dir=\"{}\"", state.display()),
         format!("edge.http=[\"{address}\"]"),
-        "edge.threads=1".to_owned(),
         format!("api.listen=\"{api}\""),
         format!("admin.listen=\"{admin}\""),
-        format!(
-            "log.access=\"file:{}\"",
-            folder.join("access.log").display()
-        ),
     ];
-    for setting in overrides {
+    for setting in places.iter().chain(settings) {
         command.extend(["--set".into(), setting.into()]);
     }
     let mut running = Running::start(&Plan {
         name: "portico",
         command,
-        core: site.core,
+        core,
         stop: StopSignal::Term,
         stdout: folder.join("stdout"),
         stderr: folder.join("stderr"),
@@ -81,11 +104,12 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
         ended.is_err() || (token.exists() && answers_200(&format!("http://{api}/healthz")))
     })?;
     ended?;
-    import(site, api, fs::read_to_string(token)?.trim())?;
-    interrupt::poll_until("portico's /readyz", READY_TIMEOUT, || {
-        answers_200(&format!("http://{admin}/readyz"))
-    })?;
-    Ok(running)
+    Ok(Launched {
+        running,
+        api,
+        admin,
+        token: fs::read_to_string(token)?.trim().to_owned(),
+    })
 }
 
 fn answers_200(url: &str) -> bool {
@@ -94,29 +118,51 @@ fn answers_200(url: &str) -> bool {
         .is_ok_and(|answer| answer.status().as_u16() == 200)
 }
 
-/// Every host an app with one backend.
-fn import(site: &Site, api: SocketAddr, token: &str) -> Result<()> {
-    let mut lines = String::new();
-    for (number, host) in site.hosts.iter().enumerate() {
-        writeln!(
-            lines,
-            r#"{{"app":"app-{number:05}","domains":["{host}"],"backends":{{"web.1":{{"address":"{}"}}}}}}"#,
-            site.backend
-        )?;
+impl Launched {
+    /// Every host an app with one backend.
+    fn import(&self, site: &Site) -> Result<()> {
+        let mut lines = String::new();
+        for (number, host) in site.hosts.iter().enumerate() {
+            writeln!(
+                lines,
+                r#"{{"app":"app-{number:05}","domains":["{host}"],"backends":{{"web.1":{{"address":"{}"}}}}}}"#,
+                site.backend
+            )?;
+        }
+        let url = format!("http://{}/v1/import", self.api);
+        let sent = ureq::post(&url)
+            .header("Authorization", &self.authorization())
+            .header("Content-Type", "application/x-ndjson")
+            .send(lines.as_str());
+        let answer = sent
+            .context("importing the apps")?
+            .body_mut()
+            .read_to_string()?;
+        ensure!(
+            !answer.contains("\"error\""),
+            "importing the apps: {}",
+            answer.chars().take(400).collect::<String>()
+        );
+        Ok(())
     }
-    let url = format!("http://{api}/v1/import");
-    let sent = ureq::post(&url)
-        .header("Authorization", &format!("Bearer {token}"))
-        .header("Content-Type", "application/x-ndjson")
-        .send(lines.as_str());
-    let answer = sent
-        .context("importing the apps")?
-        .body_mut()
-        .read_to_string()?;
-    ensure!(
-        !answer.contains("\"error\""),
-        "importing the apps: {}",
-        answer.chars().take(400).collect::<String>()
-    );
-    Ok(())
+
+    /// One call of the registration API: `PUT path` with a JSON body, and whatever it says an error.
+    pub fn put(&self, path: &str, body: &str) -> Result<()> {
+        let sent = ureq::put(&format!("http://{}{path}", self.api))
+            .header("Authorization", &self.authorization())
+            .header("Content-Type", "application/json")
+            .send(body);
+        sent.with_context(|| format!("PUT {path} {body}"))?;
+        Ok(())
+    }
+
+    /// Waits until every edge serves its table.
+    pub fn wait_active(&self) -> Result<()> {
+        let url = format!("http://{}/readyz", self.admin);
+        interrupt::poll_until("portico's /readyz", READY_TIMEOUT, || answers_200(&url))
+    }
+
+    fn authorization(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
 }

@@ -22,7 +22,7 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
             address.to_string().into(),
             site.backend.to_string().into(),
         ],
-        core: site.core,
+        core: Some(site.core),
         stop: StopSignal::Kill,
         stdout: site.folder.join("stdout"),
         stderr: site.folder.join("stderr"),

@@ -90,12 +90,18 @@ impl Bench {
                 "backend".into(),
                 backend_address.to_string().into(),
             ],
-            core: load_core,
+            core: Some(load_core),
             stop: StopSignal::Kill,
             stdout: folder.path().join("backend.out"),
             stderr: folder.path().join("backend.err"),
         })?;
-        peer::wait_ready("backend", &mut backend, backend_address, "backend.example")?;
+        peer::wait_ready(
+            "backend",
+            &mut backend,
+            backend_address,
+            "backend.example",
+            "/12",
+        )?;
         let hosts = peer::hosts(choices.apps);
         Ok(Self {
             _backend: backend,
@@ -179,7 +185,7 @@ impl Bench {
         let plan = Plan {
             name: "pace",
             command,
-            core: self.load_core,
+            core: Some(self.load_core),
             stop: StopSignal::Kill,
             stdout: stdout.clone(),
             stderr: self.folder().join("pace.err"),
