@@ -11,6 +11,7 @@ mod admin;
 mod api_apps;
 mod api_backends;
 mod api_bulk;
+mod api_policies;
 mod api_refusals;
 mod balance;
 mod codes;
