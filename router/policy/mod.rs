@@ -1,12 +1,13 @@
 //! Pure decisions: time, randomness and load come in as arguments, a decision
 //! goes out.
 //!
-//! Owns the rules of balancing, health, latency, retries and admission. Never opens a
-//! socket, reads a clock or spawns a task, so that a simulation with a seed can
+//! Owns the rules of balancing, health, latency, hedges, retries and admission.
+//! Never opens a socket, reads a clock or spawns a task, so that a simulation with a seed can
 //! run them.
 
 pub mod admission;
 pub mod balance;
 pub mod health;
+pub mod hedge;
 pub mod latency;
 pub mod retry;

@@ -35,9 +35,11 @@ pub struct AppLive {
     pub(super) median_us: AtomicU64,
     /// An answer that takes so long may be slow beside the others.
     pub(super) slow_us: AtomicU64,
-    /// A try that takes so long is overdue, where the app's policy does not
-    /// say when itself.
+    /// A try that takes so long is overdue.
     pub(super) overdue_us: AtomicU64,
+    /// One that takes so long is overtaken, where the app's policy names a
+    /// quantile.
+    pub(super) hedge_us: AtomicU64,
     /// 0 while every backend of the newest version is settled; else the number
     /// of the change since which this is not known.
     pub(super) unsettled: AtomicU64,
@@ -60,6 +62,7 @@ impl AppLive {
             median_us: AtomicU64::new(0),
             slow_us: AtomicU64::new(u64::MAX),
             overdue_us: AtomicU64::new(latency::UNKNOWN_US),
+            hedge_us: AtomicU64::new(latency::UNKNOWN_US),
             unsettled: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             newest: AtomicUsize::new(0),

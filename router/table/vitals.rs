@@ -27,6 +27,7 @@ use crate::policy::balance::{self, Ask, Candidate, Candidates, Choice};
 use crate::policy::health::{
     self, Health, Host, Outcome, ProbeRules, SLOW_FLOOR_US, SLOW_TIMES, State, Try, Verdict,
 };
+use crate::policy::hedge::{Patience, Stall};
 use crate::policy::latency::Merged;
 use crate::policy::retry::{Allowance, Retry};
 
@@ -311,21 +312,45 @@ impl App {
             live.median_us.store(median_us, Relaxed);
             live.slow_us.store(slow_us, Relaxed);
         }
-        let overdue_us = match self.policy.hedge {
-            Hedge::Quantile(permille) => merged.chosen_us(permille),
-            _ => merged.learned_us(),
-        };
-        live.overdue_us.store(overdue_us, Relaxed);
+        live.overdue_us.store(merged.learned_us(), Relaxed);
+        if let Hedge::Quantile(permille) = self.policy.hedge {
+            live.hedge_us.store(merged.chosen_us(permille), Relaxed);
+        }
     }
 
-    /// When a try that has not answered is overtaken, microseconds after it was
-    /// sent; `None`: never.
+    /// When a try that has not answered is overdue, microseconds after it was
+    /// sent.
+    pub fn overdue_after_us(&self) -> u64 {
+        self.live().overdue_us.load(Relaxed)
+    }
+
+    /// When a try that has not answered is overtaken whatever its backend does,
+    /// microseconds after it was sent; `None`: the app's policy does not say.
     pub fn hedge_after_us(&self) -> Option<u64> {
         match self.policy.hedge {
-            Hedge::Off => None,
+            Hedge::Off | Hedge::Learned => None,
             Hedge::After(time) => Some(micros(time)),
-            Hedge::Learned | Hedge::Quantile(_) => Some(self.live().overdue_us.load(Relaxed)),
+            Hedge::Quantile(_) => Some(self.live().hedge_us.load(Relaxed)),
         }
+    }
+
+    /// What to do about an overdue try, sent whole `waited_us` ago, where the
+    /// app's policy leaves that to what was learned; `None`: nothing.
+    pub fn patience(&self, index: usize, now_us: u64, waited_us: u64) -> Option<Patience> {
+        if self.policy.hedge != Hedge::Learned {
+            return None;
+        }
+        let (live, backend) = (self.live(), self.backends[index].live());
+        let is_steady = matches!(backend.state(), State::Settled | State::Resting { .. });
+        let stall = Stall {
+            waited_us,
+            overdue_us: live.overdue_us.load(Relaxed),
+            is_learned: live.median_us.load(Relaxed) > 0,
+            answered_since: backend.answered_us.load(Relaxed) + waited_us >= now_us,
+            overdue: locked(&backend.health).overdue_len(),
+            in_doubt: !is_steady,
+        };
+        Some(stall.patience())
     }
 
     fn allowance(&self) -> Allowance {

@@ -12,7 +12,8 @@
 //!
 //! Owns the loop over tries. Whether a request may be sent again is
 //! [`judge`](super::judge)'s; when a try is overdue, the app's own latency says
-//! ([`crate::policy::latency`]). A try is set aside rather than cut: where all
+//! ([`crate::policy::latency`]), and whether it is overtaken, what its backend
+//! did meanwhile ([`crate::policy::hedge`]). A try is set aside rather than cut: where all
 //! backends are slow, cutting would make work and lose it.
 //!
 //! **Invariant**: of the tries of a request at most one is passed on; those set
@@ -22,14 +23,16 @@ use tokio::net::TcpStream;
 
 use super::await_head::await_head;
 use super::client::Wire;
-use super::exchange::{Exchange, Try};
+use super::exchange::{Exchange, NEVER, Try};
 use super::open;
 use super::pick::{pick, pick_now};
+use crate::edge::clock::Micros;
 use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::Defect;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
 use crate::policy::health::Outcome;
+use crate::policy::hedge::Patience;
 use crate::policy::retry::Retry;
 
 /// A conversation with a backend whose answer's head is in.
@@ -156,6 +159,7 @@ async fn begin<S: Wire>(
             stream,
             sent_at: None,
             overdue: false,
+            look_at: NEVER,
             outlasted: false,
         }),
         Err(Halt::Overtaken(one)) => Err(Ok(Next::Resume(one))),
@@ -233,20 +237,39 @@ fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> 
     Some(checkout)
 }
 
-/// A try is overdue: another beside it, if the request may be repeated and a
-/// better backend is at hand; else it is only waited for.
+/// A try is overdue: another beside it, if patience with its backend is over,
+/// the request may be repeated and a better backend is at hand; else it is only
+/// waited for.
 fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
-    current.overdue = true;
-    ex.tell(&current.checkout, Outcome::Overdue);
-    let may = ex.may_be_repeated()
+    let now = ex.now();
+    let sent_at = current.sent_at.unwrap_or(now);
+    if !current.overdue && now >= sent_at + ex.app.overdue_after_us() {
+        current.overdue = true;
+        ex.tell(&current.checkout, Outcome::Overdue);
+    }
+    let may_be_overtaken = ex.may_be_repeated()
         && ex.upload.is_done()
         && !ex.work.head.upgrade
         && ex.tries.retries_left > 0;
-    if !may {
+    if !may_be_overtaken {
+        current.look_at = NEVER;
         return Next::Wait(current);
     }
+    let (checkout, waited_us) = (&current.checkout, now - sent_at);
+    let after_us = match checkout.app().patience(checkout.index(), now, waited_us) {
+        Some(Patience::Again { after_us }) => after_us,
+        Some(Patience::Over) => return overtake(ex, current, now),
+        None if now >= current.look_at => return overtake(ex, current, now),
+        None => return Next::Wait(current),
+    };
+    current.look_at = now + after_us;
+    Next::Wait(current)
+}
+
+/// Another try beside this one, if there is a backend and a budget for it.
+fn overtake<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try, now: Micros) -> Next {
     ex.tries.met(&current.checkout);
-    let now = ex.now();
+    current.look_at = NEVER;
     let Some(checkout) = pick_now(ex) else {
         return Next::Wait(current);
     };

@@ -103,6 +103,8 @@ impl Wait {
         if ex.upload.is_over() && current.sent_at.is_none() {
             let now = ex.now();
             current.sent_at = Some(now);
+            let hedge_us = ex.app.hedge_after_us();
+            current.look_at = hedge_us.map_or(NEVER, |us| now.saturating_add(us));
             ex.ledger.sent_at = Some(now);
             self.armed = false;
         }
@@ -150,7 +152,7 @@ struct Due {
     expired: Micros,
     /// The app's `try_timeout`.
     outlasted: Micros,
-    /// Far longer than the app takes.
+    /// Far longer than the app takes, or than it wants to wait.
     overdue: Micros,
 }
 
@@ -167,9 +169,10 @@ impl Due {
                 Some(timeout) if !current.outlasted && !spoke => after(sent_at, timeout),
                 _ => NEVER,
             },
-            overdue: match ex.app.hedge_after_us() {
-                Some(us) if !current.overdue && !spoke => sent_at.saturating_add(us),
-                _ => NEVER,
+            overdue: match current.overdue {
+                _ if spoke => NEVER,
+                true => current.look_at,
+                false => current.look_at.min(sent_at + ex.app.overdue_after_us()),
             },
         }
     }

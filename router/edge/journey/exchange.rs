@@ -47,8 +47,10 @@ pub(super) struct Try {
     pub(super) connect_us: u64,
     /// When the request was sent whole on it.
     pub(super) sent_at: Option<Micros>,
-    /// It is known to be overdue: nothing more comes of that.
+    /// It is known to be overdue.
     pub(super) overdue: bool,
+    /// When patience with it is looked at; [`NEVER`] if it is not.
+    pub(super) look_at: Micros,
     /// It outlasted the app's `try_timeout`, and there was no other way.
     pub(super) outlasted: bool,
 }

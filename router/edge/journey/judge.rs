@@ -204,6 +204,9 @@ pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
     if let Some(verdict) = verdict {
         let Thread { cells, shared, .. } = thread;
         let (app, backend) = (checkout.app(), checkout.backend());
+        if verdict.wants_probe() {
+            shared.prober.watch(&app.name, backend.key());
+        }
         pronounce(cells, &shared.events, app, backend, &verdict);
     }
 }

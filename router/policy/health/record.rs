@@ -109,6 +109,11 @@ impl Health {
         !self.streak.is_empty()
     }
 
+    /// Overdue tries on it since it last answered.
+    pub fn overdue_len(&self) -> u32 {
+        self.streak.overdue_len()
+    }
+
     /// When the prober should look again whether it is there; sooner if
     /// requests wait for it. `None` unless nobody is there.
     pub fn return_probe_us(&self, awaited: bool) -> Option<u64> {

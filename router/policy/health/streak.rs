@@ -85,6 +85,11 @@ impl Streak {
             .sum()
     }
 
+    /// Overdue tries in the streak.
+    pub(super) fn overdue_len(&self) -> u32 {
+        u32::from(self.overdue)
+    }
+
     /// Slow answers in the streak.
     pub(super) fn slow_len(&self) -> u32 {
         u32::from(self.slow)
