@@ -25,6 +25,7 @@ mod hostile;
 mod interim;
 mod interruptions;
 mod limits;
+mod operator;
 mod others;
 mod retries;
 mod settings;
