@@ -194,3 +194,7 @@ async fn status(stream: &mut TcpStream) -> Result<u16, Finding> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ask_tests.rs"]
+mod tests;
