@@ -281,7 +281,7 @@ impl App {
     /// cold.
     pub fn probed(&self, probed: &Probed) -> Option<Verdict> {
         let at = &self.backends[probed.index];
-        if probed.passed && at.live.get().is_none() {
+        if probed.passed && self.live.get().is_none() {
             return None;
         }
         let (live, backend) = (self.live(), at.live());

@@ -10,7 +10,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -120,12 +119,8 @@ pub(super) async fn ask(address: SocketAddr, probe: Option<&Probe>, patience: Pa
 }
 
 fn unconnected(error: &io::Error) -> Finding {
-    let is_own_want = matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM)
-    );
     match error.kind() {
-        _ if is_own_want => Finding::Exhausted,
+        _ if upstream::is_own_want(error) => Finding::Exhausted,
         io::ErrorKind::TimedOut => Finding::TimedOut,
         _ => Finding::Refused,
     }

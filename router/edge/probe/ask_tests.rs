@@ -1,6 +1,7 @@
 //! Probes against backends that behave, and backends that do not, over real
 //! sockets.
 
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, interval};

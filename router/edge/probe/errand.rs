@@ -18,6 +18,9 @@ use crate::table::App;
 /// Between the return probes of a backend while requests wait for its app.
 pub(super) const HELD_US: Micros = 100_000;
 
+/// Between the return probes of a backend, whatever else is said.
+const LEAST_APART_US: Micros = 90_000;
+
 /// What one app may take of the prober's rate: a return probe each 5 ms, an
 /// active one each 20 ms. Larger pools have each backend probed less often.
 const RETURN_SHARE_US: Micros = 5_000;
@@ -97,11 +100,12 @@ impl Errand {
         let due = match (self.class, &app.policy.probe) {
             (Class::Return, _) | (_, None) => {
                 let due = app.next_return_probe_us(self.index).unwrap_or(now_us);
-                if is_waited_for(app) {
+                let due = if is_waited_for(app) {
                     due.min(ended.began_us + apart_us(watched))
                 } else {
                     due.max(ended.began_us + crowd_us(watched, RETURN_SHARE_US))
-                }
+                };
+                due.max(ended.began_us + LEAST_APART_US)
             }
             (Class::Active, Some(probe)) => {
                 ended.began_us + jittered_us(probe.interval, watched, random.f64())
@@ -171,3 +175,7 @@ fn jittered_us(interval: Duration, watched: usize, random: f64) -> Micros {
 fn crowd_us(watched: usize, share_us: Micros) -> Micros {
     watched as Micros * share_us
 }
+
+#[cfg(test)]
+#[path = "errand_tests.rs"]
+mod tests;

@@ -20,6 +20,7 @@ use super::{Post, ProberInputs, ask};
 use crate::edge::clock::Micros;
 use crate::edge::verdict::pronounce_as;
 use crate::observe::{Counter, Gauge};
+use crate::policy::balance::Candidates;
 use crate::policy::health::Verdict;
 use crate::table::{App, Probed, Table};
 
@@ -189,12 +190,6 @@ impl<'i> Life<'i> {
         let (cells, events) = (&self.inputs.cells, &self.inputs.events);
         let backend = &app.backends[errand.index];
         pronounce_as(cells, events, app, backend, &verdict, text);
-        if matches!(verdict, Verdict::Readmitted { .. })
-            && let Some(live) = app.existing_live()
-        {
-            // Those that wait for a backend to come up may go.
-            live.queue.wake_all();
-        }
     }
 
     fn take_post(&mut self, post: &Post) {
@@ -263,6 +258,11 @@ impl<'i> Life<'i> {
         let mut looked_at = 0;
         for app in apps.take(LOOKED_AT) {
             looked_at += 1;
+            // It is hot: a version that came while it became so learns of it.
+            app.live();
+            if app.is_settled() {
+                continue;
+            }
             for (index, backend) in app.backends.iter().enumerate() {
                 if let Some(key) = backend.existing_key()
                     && !self.queue.holds_return(key)
@@ -296,3 +296,7 @@ impl<'i> Life<'i> {
         cells.set(Gauge::BackendsProbed, self.queue.len() as u64);
     }
 }
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;

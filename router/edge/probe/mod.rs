@@ -30,6 +30,8 @@
 
 mod ask;
 mod errand;
+#[cfg(test)]
+mod fixture;
 mod life;
 mod pace;
 mod queue;

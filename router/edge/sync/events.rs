@@ -31,6 +31,14 @@ pub fn event_queue() -> (EventSender, EventQueue) {
 #[derive(Debug)]
 pub struct EventQueue(Receiver<Event>);
 
+#[cfg(test)]
+impl EventQueue {
+    /// The next event, if one comes in time.
+    pub(in crate::edge) fn next(&self, patience: Duration) -> Option<Event> {
+        self.0.recv_timeout(patience).ok()
+    }
+}
+
 /// Where events are posted; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventSender {
