@@ -208,9 +208,6 @@ pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
             shared.prober.watch(&app.name, backend.key());
         }
         pronounce(cells, &shared.events, app, backend, &verdict);
-        if verdict.wants_probe() {
-            shared.prober.watch(&app.name, backend.key());
-        }
     }
 }
 
