@@ -56,6 +56,19 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Whether this process, and so all it starts, runs before every usual process:
+/// `chrt` gave it a real-time policy. proc_pid_stat(5), field 41.
+pub fn is_realtime() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    realtime_policy(&stat)
+}
+
+fn realtime_policy(stat: &str) -> bool {
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    // After the name comes field 3; SCHED_FIFO is 1 and SCHED_RR is 2.
+    matches!(after_name.split(' ').nth(41 - 3), Some("1" | "2"))
+}
+
 /// The proxy's core and the load's: the last and the first.
 pub fn pinned_cores() -> Result<(usize, usize)> {
     ensure!(
@@ -87,4 +100,19 @@ pub fn target_folder() -> Result<PathBuf> {
         .nth(2)
         .context("the program must lie in target/PROFILE/")?
         .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_is_the_41st_field() {
+        let fields = |policy: &str| {
+            let between = "0 ".repeat(37);
+            format!("7 (a) b) R {between}{policy} 0 0")
+        };
+        assert!(realtime_policy(&fields("1")) && realtime_policy(&fields("2")));
+        assert!(!realtime_policy(&fields("0")) && !realtime_policy(""));
+    }
 }

@@ -15,6 +15,8 @@ use super::record::{Event, Record};
 const OUT_AFTER_US: u64 = 250_000;
 /// Requests a recovered backend has answered when it counts as back.
 const BACK_AFTER_ANSWERS: usize = 5;
+/// After this from the first return, all having been down, nobody should fail any more.
+const SETTLED_AFTER_US: u64 = 300_000;
 /// Width of a plot's buckets.
 pub const BUCKET_US: u64 = 100_000;
 
@@ -64,6 +66,9 @@ pub struct Figures {
     pub never_back: bool,
     /// From when the first backend listened again, all having crashed, to the first answer, ms.
     pub first_success_ms: Option<f64>,
+    /// Failed requests due later than 300 ms after that: one backend was there, and they did not find it.
+    #[serde(default)]
+    pub failed_since_back: Option<u64>,
     /// The harness's own lateness at worst: of the client with a request, or of a healthy backend with an answer, µs.
     pub noise_max_us: u64,
     /// Its 99.9th percentile, µs.
@@ -124,6 +129,7 @@ impl Evidence<'_> {
             back_ms: recoveries.iter().flatten().max().copied(),
             never_back: recoveries.contains(&None),
             first_success_ms: self.first_success_ms(),
+            failed_since_back: self.failed_since_back(),
             noise_max_us: quantile(&noise, 1.0),
             noise_p999_us: quantile(&noise, 0.999),
             timeline: if self.scenario.drawn {
@@ -251,30 +257,39 @@ impl Evidence<'_> {
         fifth.map(|(_, at_us, _)| (at_us - since) / 1_000)
     }
 
-    fn first_success_ms(&self) -> Option<f64> {
+    /// When the first backend listened again, all having been down at once.
+    fn all_were_down_until(&self) -> Option<u64> {
         let crashed = |backend: usize| {
-            let mut crashes = self
-                .done
-                .iter()
-                .filter(|done| done.backend == backend && done.action == Action::Crash);
-            crashes.next()
+            let mut crashes = self.done.iter();
+            crashes.find(|done| done.backend == backend && done.action == Action::Crash)
         };
         let crashes: Option<Vec<&Done>> = (0..self.records.len()).map(crashed).collect();
         let last = crashes?.into_iter().max_by_key(|crash| crash.done_us)?;
-        let first_back = self
-            .done
-            .iter()
-            .find(|done| done.action == Action::Return)?;
+        let mut returns = self.done.iter();
+        let first_back = returns.find(|done| done.action == Action::Return)?;
         if first_back.at_us < last.done_us {
-            return None; // never were all down at once
+            return None;
         }
-        let listening = pool::listened_after(&self.records[first_back.backend], first_back.at_us)?;
+        pool::listened_after(&self.records[first_back.backend], first_back.at_us)
+    }
+
+    fn first_success_ms(&self) -> Option<f64> {
+        let listening = self.all_were_down_until()?;
         let successes = self
             .exchanges
             .iter()
             .filter(|exchange| exchange.end == End::Answered && exchange.ended_us >= listening);
         let first = successes.map(|exchange| exchange.ended_us).min()?;
         Some((first - listening) as f64 / 1_000.0)
+    }
+
+    fn failed_since_back(&self) -> Option<u64> {
+        let since = self.all_were_down_until()? + SETTLED_AFTER_US;
+        let failed = self
+            .exchanges
+            .iter()
+            .filter(|exchange| exchange.due_us >= since && exchange.end != End::Answered);
+        Some(failed.count() as u64)
     }
 
     /// How late the client was with each request, and backends that were never

@@ -172,7 +172,12 @@ fn the_first_success_counts_from_when_one_listens() {
     }
     made.records[0].push(record(due_us(2_020), Event::Listening, 0));
     // The first that is answered again is 2,200, 5 ms after it was due.
-    assert_eq!(made.figures(0).first_success_ms, Some(185.0));
+    let figures = made.figures(0);
+    assert_eq!(figures.first_success_ms, Some(185.0));
+    assert_eq!(figures.failed_since_back, Some(0));
+    made.exchanges[2_319].end = End::Status(503); // 299 ms after: may still fail
+    made.exchanges[2_320].end = End::Status(503);
+    assert_eq!(made.figures(0).failed_since_back, Some(1));
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn campaign(
                     version: version.clone(),
                     date: Report::now()?,
                     pinned: options.pin,
+                    realtime: machine::is_realtime(),
                     round,
                     figures,
                 });

@@ -31,6 +31,9 @@ pub struct Run {
     pub date: String,
     /// One core for the proxy, the other for the rest.
     pub pinned: bool,
+    /// Everything ran before all else on the machine.
+    #[serde(default)]
+    pub realtime: bool,
     /// Which of the rounds.
     pub round: u64,
     /// What was found.
@@ -107,10 +110,19 @@ impl Results {
         } = &self.machine;
         let dates = || self.runs.iter().map(|run| run.date.as_str());
         let (first, last) = (dates().min(), dates().max());
+        let all = |yes: fn(&Run) -> bool, words| {
+            let said = !self.runs.is_empty() && self.runs.iter().all(yes);
+            if said { words } else { "" }
+        };
         format!(
-            "{} to {}; {cpu}, {cores} cores for proxy, load and backends, {system}, Linux {kernel}; backends take 5 ms a request; {SECONDS} s of open-loop load, the fault begins after 3 s; latency counts from when a request was due",
+            "{} to {}; {cpu}, {cores} cores for proxy, load and backends, {system}, Linux {kernel}; backends take 5 ms a request; {SECONDS} s of open-loop load, the fault begins after 3 s; latency counts from when a request was due{}{}",
             first.unwrap_or("–"),
             last.unwrap_or("–"),
+            all(
+                |run| run.pinned,
+                "; one core for the proxy, one for the rest"
+            ),
+            all(|run| run.realtime, "; everything at real-time priority"),
         )
     }
 
@@ -263,6 +275,8 @@ pub struct Summary {
     pub never_back: bool,
     /// The worst round's, ms.
     pub first_success_ms: Option<f64>,
+    /// Summed.
+    pub failed_since_back: Option<u64>,
     /// Median of the rounds' highest, µs.
     pub noise_max_us: f64,
 }
@@ -298,6 +312,7 @@ impl Summary {
                 .map(|one| one.first_success_ms)
                 .collect::<Option<Vec<f64>>>()
                 .and_then(|all| all.into_iter().max_by(f64::total_cmp)),
+            failed_since_back: figures().map(|one| one.failed_since_back).sum(),
             noise_max_us: middle(|one| one.noise_max_us),
         })
     }
@@ -343,6 +358,11 @@ impl Summary {
         }
         if let Some(first) = self.first_success_ms {
             words.push(format!("first success after {first:.0} ms"));
+        }
+        if let Some(failed) = self.failed_since_back {
+            words.push(format!(
+                "{failed} failed later than 300 ms after that return"
+            ));
         }
         words.join("; ")
     }

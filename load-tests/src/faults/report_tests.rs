@@ -20,6 +20,7 @@ fn run(round: u64, change: impl FnOnce(&mut Figures)) -> Run {
         version: "0.1.0".to_owned(),
         date: format!("2026-01-0{round}T00:00:00Z"),
         pinned: false,
+        realtime: false,
         round,
         figures,
     }
