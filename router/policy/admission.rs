@@ -40,6 +40,8 @@ struct Line {
     next_ticket: u64,
     /// In the order of being served.
     places: VecDeque<Place>,
+    /// The highest limit that anyone joined with since the line was empty.
+    limit: u32,
     /// Wake-ups that found nobody in line while a woken waiter was picking: it
     /// takes one when it comes back instead of waiting.
     spare: u32,
@@ -60,10 +62,18 @@ impl WaitQueue {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Joins the end of the line; `None` if `limit` are waiting already.
+    /// Joins the end of the line; `None` if `limit` are waiting already. A line
+    /// that was allowed to grow longer (an app was down, and is up again) is
+    /// not held against those who come while it gets shorter: until it is
+    /// empty, the highest limit counts.
     pub fn join(&self, limit: u32) -> Option<Waiter<'_>> {
         let mut line = self.line();
-        if self.waiting.load(Ordering::Relaxed) >= limit {
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        line.limit = match waiting {
+            0 => limit,
+            _ => line.limit.max(limit),
+        };
+        if waiting >= line.limit {
             return None;
         }
         let ticket = line.next_ticket;

@@ -41,6 +41,22 @@ fn first_come_first_served_up_to_the_limit() {
 }
 
 #[test]
+fn a_line_that_was_let_grow_long_turns_nobody_away_until_it_is_empty() {
+    let queue = WaitQueue::default();
+    let held: Vec<_> = (0..5).map(|_| queue.join(5).unwrap()).collect();
+    assert!(queue.join(2).is_none(), "longer than anyone allowed");
+    drop(held.into_iter().take(1).collect::<Vec<_>>());
+    assert_eq!(queue.waiting(), 0);
+    let short: Vec<_> = (0..2).map(|_| queue.join(2).unwrap()).collect();
+    assert!(queue.join(2).is_none(), "the short line is short again");
+    let long = queue.join(5).unwrap();
+    drop(short);
+    let newcomers: Vec<_> = (0..4).map(|_| queue.join(2).unwrap()).collect();
+    assert!(queue.join(2).is_none());
+    drop((long, newcomers));
+}
+
+#[test]
 fn a_wake_up_of_a_dropped_waiter_is_passed_on() {
     let queue = WaitQueue::default();
     let (mut first, mut second) = (queue.join(9).unwrap(), queue.join(9).unwrap());
