@@ -97,6 +97,11 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             Found::Backend(_) if knocked => return Err(none_left(ex)),
             Found::Backend(checkout) => return Ok(checkout),
             Found::Full => return wait(ex, Wait::Room).await,
+            Found::Down(_) if !knocked && !ex.tries.tried.is_empty() && boot_wait(ex).is_some() => {
+                // Those that were met may come up as well as the others.
+                knocked = true;
+                ex.tries.forget();
+            }
             Found::Down(index) => {
                 if let Some(patience) = boot_wait(ex) {
                     match wait(ex, Wait::Boot(patience)).await {
