@@ -5,7 +5,7 @@ use prost::Message;
 /// An edge's counters since its start.
 #[derive(Clone, PartialEq, Message)]
 pub struct Report {
-    /// The [`Collect`]'s id.
+    /// The id of the [`Collect`](super::Collect).
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Counters and gauges.
