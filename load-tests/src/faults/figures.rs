@@ -17,6 +17,8 @@ const OUT_AFTER_US: u64 = 250_000;
 const BACK_AFTER_ANSWERS: usize = 5;
 /// After this from the first return, all having been down, nobody should fail any more.
 const SETTLED_AFTER_US: u64 = 300_000;
+/// A request reaches its backend within this, unless the proxy holds it.
+const ON_THE_WAY_US: u64 = 50_000;
 /// Width of a plot's buckets.
 pub const BUCKET_US: u64 = 100_000;
 
@@ -163,7 +165,8 @@ impl Evidence<'_> {
     }
 
     /// Whether a request failed, was under way at some crash, and was begun by
-    /// none but the crashed: read by it, or on its way to it.
+    /// none but the crashed: read by it, or just on its way to it. One that
+    /// nobody began for longer than that was held by the proxy, and is its loss.
     fn lost_in_a_crash(&self, request: usize, begun_by: &BTreeMap<usize, Vec<usize>>) -> bool {
         let exchange = &self.exchanges[request];
         if exchange.end == End::Answered {
@@ -174,8 +177,11 @@ impl Evidence<'_> {
             .iter()
             .filter(|done| done.action == Action::Crash)
             .any(|crash| {
+                let was_held =
+                    begun_by.is_empty() && exchange.sent_us + ON_THE_WAY_US < crash.at_us;
                 exchange.sent_us <= crash.done_us
                     && exchange.ended_us >= crash.at_us
+                    && !was_held
                     && begun_by.iter().all(|backend| *backend == crash.backend)
             })
     }

@@ -107,6 +107,9 @@ fn a_crash_excuses_only_what_was_on_the_crashed() {
     made.records[1].push(record(due_us(4), Event::Began, 4));
     let figures = made.figures(0);
     assert_eq!((figures.failed_total(), figures.failed_in_flight), (4, 2));
+    // The proxy had held 2 for long when the crash came.
+    made.exchanges[2].sent_us -= 60_000;
+    assert_eq!(made.figures(0).failed_in_flight, 1);
 }
 
 #[test]

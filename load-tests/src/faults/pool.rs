@@ -17,8 +17,10 @@ use crate::interrupt;
 
 /// How long a backend may take to listen, at first.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Lowest port tried.
+/// Lowest port tried by any harness.
 const PORT_FIRST: u16 = 20_000;
+/// Ports a harness tries before those of another that runs beside it.
+const PORTS_APART: u32 = 20;
 
 /// What is done to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl Pool {
             core,
             done: Vec::new(),
         };
-        let mut port = PORT_FIRST;
+        let mut port = first_port(std::process::id());
         for number in 0..count {
             let address = free_address_from(&mut port)?;
             pool.backends.push(Backend {
@@ -199,6 +201,13 @@ pub fn listened_after(records: &[Record], since_us: u64) -> Option<u64> {
         .map(|record| record.at_us)
 }
 
+/// Where a harness begins to look: apart from others at the same time, whose
+/// backends' ports look free while these are down.
+fn first_port(process: u32) -> u16 {
+    let apart = process % 500 * PORTS_APART;
+    PORT_FIRST + u16::try_from(apart).expect("10,000 ports must fit")
+}
+
 /// A free port below those the kernel gives to outgoing connections: while a
 /// backend is down, no connection of anybody's may take its port, nor connect
 /// to itself by chance.
@@ -225,7 +234,8 @@ mod tests {
 
     #[test]
     fn ports_differ_and_are_below_the_outgoing_ones() {
-        let mut port = 24_000;
+        assert!(first_port(499) < 30_000 && first_port(1) - first_port(0) == 20);
+        let mut port = 31_000;
         let first = free_address_from(&mut port).unwrap();
         let second = free_address_from(&mut port).unwrap();
         assert!(first.port() < second.port() && second.port() < 32_768);
