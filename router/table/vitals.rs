@@ -503,3 +503,7 @@ impl health::Pool for Patients<'_> {
         answer
     }
 }
+
+#[cfg(test)]
+#[path = "vitals_tests.rs"]
+mod tests;

@@ -31,6 +31,8 @@ const MOST_REPEATS: u32 = 9;
 pub(super) struct Backoff {
     repeats: u32,
     readmitted_us: Option<u64>,
+    /// It came back by an operator's order: no repetition begins with that.
+    pardoned: bool,
     /// Looks since it is out.
     looks: u32,
 }
@@ -44,11 +46,12 @@ impl Backoff {
             self.repeats = self
                 .repeats
                 .saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
-            if stayed_us < REPEATED_WITHIN_US {
+            if stayed_us < REPEATED_WITHIN_US && !self.pardoned {
                 self.repeats = (self.repeats + 1).min(MOST_REPEATS);
             }
         }
         self.looks = 0;
+        self.pardoned = false;
         let base_us = if hard { HARD_US } else { SOFT_US };
         jittered(
             (base_us << self.repeats).min(LONGEST_HOLD_US * 9 / 10),
@@ -74,6 +77,15 @@ impl Backoff {
     /// It is back.
     pub(super) fn readmit(&mut self, now_us: u64) {
         self.readmitted_us = Some(now_us);
+    }
+
+    /// It is back, or stays, by an operator's order: its history is forgotten.
+    pub(super) fn pardon(&mut self, now_us: u64) {
+        *self = Backoff {
+            readmitted_us: Some(now_us),
+            pardoned: true,
+            ..Backoff::default()
+        };
     }
 
     /// When it came back; 0 if it never went.

@@ -4,6 +4,8 @@
 //! not its to say: it reports a [`Step::Suspected`], and [`super::ward`] asks
 //! the peers.
 
+mod probing;
+
 use super::backoff::Backoff;
 use super::rate::Recent;
 use super::streak::{Kind, Streak};
@@ -361,86 +363,6 @@ impl Health {
         };
     }
 
-    /// What a probe means. `alone`: no other backend is in rotation.
-    pub(super) fn probed(
-        &mut self,
-        rules: &Rules,
-        passed: bool,
-        alone: bool,
-        tries: u64,
-        (now_us, random): (u64, u64),
-    ) -> Step {
-        self.looked_us = now_us;
-        if !passed {
-            self.failed_us = now_us;
-        }
-        match self.state {
-            State::Out { hard, .. } => {
-                if passed && (now_us >= self.held_until_us || alone) {
-                    return self.rise(rules, tries, now_us);
-                }
-                if !passed {
-                    self.rises = 0;
-                    self.look_later(rules, hard, now_us, random);
-                }
-                Step::Nothing
-            }
-            State::Trial { .. } if passed => self.rise(rules, tries, now_us),
-            State::Trial { .. } => {
-                self.rises = 0;
-                Step::Nothing
-            }
-            _ => self.fall(rules, passed),
-        }
-    }
-
-    fn rise(&mut self, rules: &Rules, tries: u64, now_us: u64) -> Step {
-        self.rises = self.rises.saturating_add(1);
-        if self.rises >= rules.probe.map_or(1, |probe| probe.rise) {
-            return Step::Decided(self.readmit(Return::Probe, tries, now_us, rules));
-        }
-        if let State::Out { hard: true, due_us } = &mut self.state {
-            // The next of those it still needs.
-            const NEXT_RISE_US: u64 = 100_000;
-            *due_us = now_us + NEXT_RISE_US;
-        }
-        Step::Nothing
-    }
-
-    fn fall(&mut self, rules: &Rules, passed: bool) -> Step {
-        let Some(probe) = rules.probe else {
-            return Step::Nothing;
-        };
-        self.falls = if passed {
-            0
-        } else {
-            self.falls.saturating_add(1)
-        };
-        if self.falls < probe.fall {
-            return Step::Nothing;
-        }
-        Step::Suspected(Suspicion {
-            reason: Reason::Probe,
-            kind: Some(Kind::Probe),
-            failed: self.falls,
-            tried: self.falls,
-        })
-    }
-
-    /// A look failed, or the one that took it out did.
-    fn look_later(&mut self, rules: &Rules, hard: bool, now_us: u64, random: u64) {
-        let out_us = now_us.saturating_sub(self.since_us);
-        let wait_us = match self.reason {
-            _ if hard => self.backoff.again(out_us, true, random),
-            Some(reason @ Reason::Probe) => unheard_us(reason, rules),
-            _ => return,
-        };
-        self.state = State::Out {
-            hard,
-            due_us: now_us + wait_us,
-        };
-    }
-
     /// Takes it out; whether that is allowed was settled before.
     pub(super) fn eject(
         &mut self,
@@ -459,7 +381,7 @@ impl Health {
         self.held_until_us = now_us + hold_us;
         self.state = State::Out {
             hard,
-            due_us: now_us + hold_us.max(unheard_us(reason, rules)),
+            due_us: now_us + hold_us.max(probing::unheard_us(reason, rules)),
         };
         self.reason = Some(reason);
         self.forget(tries);
@@ -497,15 +419,19 @@ impl Health {
     /// An operator's order: everything against it is forgotten, its history
     /// of coming and going too.
     pub(super) fn pardon(&mut self, tries: u64, now_us: u64, rules: &Rules) -> Option<Verdict> {
-        self.backoff = Backoff::default();
         self.forget(tries);
-        if self.state.is_in_rotation() {
-            if matches!(self.state, State::Resting { .. }) {
-                self.state = State::Settled;
+        let verdict = match self.state {
+            State::Out { .. } | State::Trial { .. } => {
+                Some(self.readmit(Return::Order, tries, now_us, rules))
             }
-            return None;
-        }
-        Some(self.readmit(Return::Order, tries, now_us, rules))
+            State::Resting { .. } => {
+                self.state = State::Settled;
+                None
+            }
+            _ => None,
+        };
+        self.backoff.pardon(now_us);
+        verdict
     }
 
     fn forget(&mut self, tries: u64) {
@@ -514,15 +440,5 @@ impl Health {
         self.rises = 0;
         self.falls = 0;
         self.stirred = false;
-    }
-}
-
-/// What a probe took out, a probe brings back; a request asks only once no
-/// probe was heard of for so long.
-fn unheard_us(reason: Reason, rules: &Rules) -> u64 {
-    const FLOOR_US: u64 = 10_000_000;
-    match (reason, rules.probe) {
-        (Reason::Probe, Some(probe)) => 3 * probe.interval_us + FLOOR_US,
-        _ => 0,
     }
 }

@@ -1,1 +1,0 @@
-//! The judgement, by stories and by properties, in virtual time.
