@@ -22,6 +22,7 @@ mod compile;
 mod domain;
 mod live;
 mod memory;
+mod pace;
 mod policy;
 mod probed;
 mod shards;

@@ -1,5 +1,5 @@
-//! An app's health, latency and budget as its requests see them: the pure
-//! policies, with the atomics and locks around them.
+//! An app's health as its requests see it: the pure policy, with the atomics
+//! and locks around it.
 //!
 //! Owns nothing but the passing on: what is decided is in
 //! [`crate::policy`], what is kept in [`AppLive`] and [`BackendLive`]. All
@@ -19,17 +19,10 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::policy::Hedge;
 use super::{App, AppLive, BackendLive, Probe};
 use crate::feed::messages::{BackendReport, Health as Shown};
-use crate::observe::AppCells;
 use crate::policy::balance::{self, Ask, Candidate, Candidates, Choice};
-use crate::policy::health::{
-    self, Health, Host, Outcome, ProbeRules, SLOW_FLOOR_US, SLOW_TIMES, State, Try, Verdict,
-};
-use crate::policy::hedge::{Patience, Stall};
-use crate::policy::latency::Merged;
-use crate::policy::retry::{Allowance, Retry};
+use crate::policy::health::{self, Health, Host, Outcome, ProbeRules, State, Try, Verdict};
 
 /// What a try told, and who and when.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +63,12 @@ pub struct Moment {
     pub unix_ms: u64,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counters and a state: each is whole whatever a panic left undone.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn micros(time: std::time::Duration) -> u64 {
+pub(super) fn micros(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -301,78 +294,6 @@ impl App {
         let (live, backend) = (self.live.get()?, self.backends[index].live.get()?);
         let verdict = locked(&live.ward).readmit(&Patients(self), index, &self.rules(), now_us);
         Self::proclaim(live, backend, verdict)
-    }
-
-    /// Reads the sketches anew.
-    #[cold]
-    fn measure(&self, live: &AppLive) {
-        let merged = Merged::of(&live.sketches);
-        if let Some(median_us) = merged.median_us() {
-            let slow_us = (SLOW_TIMES * median_us).max(SLOW_FLOOR_US);
-            live.median_us.store(median_us, Relaxed);
-            live.slow_us.store(slow_us, Relaxed);
-        }
-        live.overdue_us.store(merged.learned_us(), Relaxed);
-        if let Hedge::Quantile(permille) = self.policy.hedge {
-            live.hedge_us.store(merged.chosen_us(permille), Relaxed);
-        }
-    }
-
-    /// When a try that has not answered is overdue, microseconds after it was
-    /// sent.
-    pub fn overdue_after_us(&self) -> u64 {
-        self.live().overdue_us.load(Relaxed)
-    }
-
-    /// When a try that has not answered is overtaken whatever its backend does,
-    /// microseconds after it was sent; `None`: the app's policy does not say.
-    pub fn hedge_after_us(&self) -> Option<u64> {
-        match self.policy.hedge {
-            Hedge::Off | Hedge::Learned => None,
-            Hedge::After(time) => Some(micros(time)),
-            Hedge::Quantile(_) => Some(self.live().hedge_us.load(Relaxed)),
-        }
-    }
-
-    /// What to do about an overdue try, sent whole `waited_us` ago, where the
-    /// app's policy leaves that to what was learned; `None`: nothing.
-    pub fn patience(&self, index: usize, now_us: u64, waited_us: u64) -> Option<Patience> {
-        if self.policy.hedge != Hedge::Learned {
-            return None;
-        }
-        let (live, backend) = (self.live(), self.backends[index].live());
-        let is_steady = matches!(backend.state(), State::Settled | State::Resting { .. });
-        let stall = Stall {
-            waited_us,
-            overdue_us: live.overdue_us.load(Relaxed),
-            is_learned: live.median_us.load(Relaxed) > 0,
-            answered_since: backend.answered_us.load(Relaxed) + waited_us >= now_us,
-            overdue: locked(&backend.health).overdue_len(),
-            in_doubt: !is_steady,
-        };
-        Some(stall.patience())
-    }
-
-    fn allowance(&self) -> Allowance {
-        Allowance {
-            percent: self.policy.retry_percent,
-            per_second: self.policy.retry_per_second,
-        }
-    }
-
-    /// Tells the budget of recent requests, unless somebody else has it.
-    fn credit(&self, live: &AppLive, now_us: u64) {
-        if let Ok(mut budget) = live.budget.try_lock() {
-            budget.catch_up(now_us, AppCells::begun(&live.cells), self.allowance());
-        }
-    }
-
-    /// Takes one retry or hedge out of the app's budget, if there is one.
-    pub fn withdraw_retry(&self, now_us: u64, kind: Retry) -> bool {
-        let live = self.live();
-        let mut budget = locked(&live.budget);
-        let requests = AppCells::begun(&live.cells);
-        budget.withdraw(now_us, requests, self.allowance(), kind)
     }
 
     /// When the prober should next look whether a backend that nobody answers

@@ -8,6 +8,7 @@ use super::*;
 use crate::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op, PolicyRecord};
 use crate::policy::balance::Tried;
 use crate::policy::health::{ConnectFailure, Reason};
+use crate::policy::retry::Retry;
 use crate::table::Table;
 
 const MS: u64 = 1_000;
@@ -255,11 +256,12 @@ fn a_policy_without_ejection_ignores_what_was_found_before() {
 #[test]
 fn hedges_come_when_the_policy_says() {
     let (table, app) = app(&[1]);
-    assert_eq!(app.hedge_after_us(), Some(SECOND_US), "unknown");
+    assert_eq!(app.hedge_after_us(), None);
+    assert_eq!(app.overdue_after_us(), SECOND_US, "unknown");
     for _ in 0..64 {
         tell(&app, 0, SECOND_US, OK);
     }
-    assert_eq!(app.hedge_after_us(), Some(100 * MS));
+    assert_eq!(app.overdue_after_us(), 100 * MS);
     let mut chosen = record(&[1]);
     let hedge = crate::feed::messages::HedgeRecord {
         permille: Some(950),

@@ -1,0 +1,90 @@
+//! An app's usual times and its retry budget as its requests see them.
+//!
+//! Owns nothing but the passing on: when a try is overdue or overtaken, and
+//! whether there is a retry left, is decided in [`crate::policy`]. All times are
+//! microseconds of the process's one clock.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::policy::Hedge;
+use super::vitals::{locked, micros};
+use super::{App, AppLive};
+use crate::observe::AppCells;
+use crate::policy::health::{SLOW_FLOOR_US, SLOW_TIMES, State};
+use crate::policy::hedge::{Patience, Stall};
+use crate::policy::latency::Merged;
+use crate::policy::retry::{Allowance, Retry};
+
+impl App {
+    /// Reads the sketches anew.
+    #[cold]
+    pub(super) fn measure(&self, live: &AppLive) {
+        let merged = Merged::of(&live.sketches);
+        if let Some(median_us) = merged.median_us() {
+            let slow_us = (SLOW_TIMES * median_us).max(SLOW_FLOOR_US);
+            live.median_us.store(median_us, Relaxed);
+            live.slow_us.store(slow_us, Relaxed);
+        }
+        live.overdue_us.store(merged.learned_us(), Relaxed);
+        if let Hedge::Quantile(permille) = self.policy.hedge {
+            live.hedge_us.store(merged.chosen_us(permille), Relaxed);
+        }
+    }
+
+    /// When a try that has not answered is overdue, microseconds after it was
+    /// sent.
+    pub fn overdue_after_us(&self) -> u64 {
+        self.live().overdue_us.load(Relaxed)
+    }
+
+    /// When a try that has not answered is overtaken whatever its backend does,
+    /// microseconds after it was sent; `None`: the app's policy does not say.
+    pub fn hedge_after_us(&self) -> Option<u64> {
+        match self.policy.hedge {
+            Hedge::Off | Hedge::Learned => None,
+            Hedge::After(time) => Some(micros(time)),
+            Hedge::Quantile(_) => Some(self.live().hedge_us.load(Relaxed)),
+        }
+    }
+
+    /// What to do about an overdue try, sent whole `waited_us` ago, where the
+    /// app's policy leaves that to what was learned; `None`: nothing.
+    pub fn patience(&self, index: usize, now_us: u64, waited_us: u64) -> Option<Patience> {
+        if self.policy.hedge != Hedge::Learned {
+            return None;
+        }
+        let (live, backend) = (self.live(), self.backends[index].live());
+        let is_steady = matches!(backend.state(), State::Settled | State::Resting { .. });
+        let stall = Stall {
+            waited_us,
+            overdue_us: live.overdue_us.load(Relaxed),
+            is_learned: live.median_us.load(Relaxed) > 0,
+            answered_since: backend.answered_us.load(Relaxed) + waited_us >= now_us,
+            overdue: locked(&backend.health).overdue_len(),
+            in_doubt: !is_steady,
+        };
+        Some(stall.patience())
+    }
+
+    fn allowance(&self) -> Allowance {
+        Allowance {
+            percent: self.policy.retry_percent,
+            per_second: self.policy.retry_per_second,
+        }
+    }
+
+    /// Tells the budget of recent requests, unless somebody else has it.
+    pub(super) fn credit(&self, live: &AppLive, now_us: u64) {
+        if let Ok(mut budget) = live.budget.try_lock() {
+            budget.catch_up(now_us, AppCells::begun(&live.cells), self.allowance());
+        }
+    }
+
+    /// Takes one retry or hedge out of the app's budget, if there is one.
+    pub fn withdraw_retry(&self, now_us: u64, kind: Retry) -> bool {
+        let live = self.live();
+        let mut budget = locked(&live.budget);
+        let requests = AppCells::begun(&live.cells);
+        budget.withdraw(now_us, requests, self.allowance(), kind)
+    }
+}
