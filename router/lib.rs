@@ -19,12 +19,55 @@
 //!  └─────────────────────────────────────────────────────┘
 //! ```
 //!
+//! # How a crash is met
+//!
+//! Crashes are a hot path: the code below runs all day, on every edge thread.
+//!
+//! ```text
+//!  try ──outcome──▶ health of its backend ──verdict──▶ counter, event
+//!   ▲                 │ state                            │ nobody there
+//!   │                 ▼                                  ▼
+//!  choice ◀──── balance: who gets the next           prober: is it back?
+//! ```
+//!
+//! A request's tries ([`edge::journey`]) tell what they met
+//! ([`policy::health::Outcome`]); what is known of a backend is judged beside
+//! its peers ([`policy::health`]), and choosing goes by the result
+//! ([`policy::balance`]). Tries are repeated within a budget
+//! ([`policy::retry`]), and overtaken where a backend has gone silent
+//! ([`policy::hedge`]) by the app's own measure ([`policy::latency`]). A backend
+//! that nobody answers at is looked for by the one prober of the process
+//! ([`edge::probe`]), so that no request pays for it. [`table::App`] has these
+//! policies' memory, shared by all threads and by all versions of an app.
+//!
+//! - **Invariant**: what a backend answers never takes out the last one of an
+//!   app, and a request that went well touches no lock.
+//! - **Invariant**: retries and hedges are paid for before they begin; the
+//!   budget is the app's, over all threads.
+//! - **Invariant**: of one request's tries, one answer is passed on.
+//!
+//! `tests/simulator` runs these policies in virtual time, by a seed.
+//!
 //! # Layers
 //!
 //! Imports point one way. `policy`, `params`, `observe`, `feed` and `table`
 //! know nothing of `edge` or `control`; those two never name each other;
 //! `supervisor` uses only settings and its own heritage; `main.rs` wires.
 //! `tests/tidy.rs` holds this.
+//!
+//! # Where do I change …
+//!
+//! | what | where |
+//! |---|---|
+//! | when a backend is ejected, and comes back | `policy/health`: `streak`, `rate`, `backoff`; the caps in `ward` |
+//! | who gets a request | `policy/balance` |
+//! | what may be sent again | `edge/journey/judge.rs`, the sum in `policy/retry.rs` |
+//! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
+//! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |
+//! | what an app may say of it | `feed/messages/records.rs`, `table/policy`, `control/api/shapes`, README |
+//! | a code or status of our own | `observe/code.rs`, `edge/answers.rs` |
+//! | a counter | a row in `observe/metrics.rs` |
+//! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |
 
 pub mod cli;
 pub mod control;
