@@ -143,7 +143,9 @@ fn a_readmission_overrules_what_the_edge_decided() {
         (seen["health"] == "ejected" && seen["reason"] == "connect_refused").then_some(())
     });
     let before = shown(&router, "web.2");
-    assert!(before["ejections"].as_u64() >= Some(1), "{before}");
+    for key in ["ejections", "failures"] {
+        assert!(before[key].as_u64() >= Some(1), "{before}");
+    }
     let overview = router.admin_get("/overview").expect(200).json();
     let unwell = &overview["unwell"]["backends"][0];
     assert_eq!(

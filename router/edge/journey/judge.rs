@@ -6,6 +6,7 @@
 //! sent on; each within the app's tries and its budget. What is not sent again
 //! is counted by its reason.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use super::attempt::{ConnectFault, Failed, Fault};
@@ -193,6 +194,13 @@ impl<S: Wire> Exchange<'_, S> {
 
 /// Tells the backend's health what a try came to.
 pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
+    match outcome {
+        // One that is overdue may still answer.
+        Outcome::Answered { .. } | Outcome::AskedForRest { .. } | Outcome::Overdue => {}
+        Outcome::ConnectFailed(_) | Outcome::Reset | Outcome::TimedOut | Outcome::BadAnswer => {
+            checkout.backend().live().failures.fetch_add(1, Relaxed);
+        }
+    }
     let verdict = checkout.app().tell(&Told {
         thread: thread.index,
         index: checkout.index(),
