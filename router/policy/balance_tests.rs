@@ -367,6 +367,34 @@ fn a_slow_backend_gets_little_and_the_others_their_weights() {
 }
 
 #[test]
+fn a_hiccup_of_a_fast_app_turns_nobody_away() {
+    let mut pool = active(&[100, 100, 100]);
+    pool.0[0].latency_us = 3_000;
+    pool.0[1].latency_us = 200;
+    pool.0[2].latency_us = 200;
+    let rules = Rules {
+        median_us: 200,
+        ..rules(10)
+    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut taken = [0_u32; 3];
+    for _ in 0..3_000 {
+        let ask = Ask {
+            now_us: NOW_US,
+            random: random.u64(..),
+            tried: &Tried::default(),
+            repeatable: true,
+            hedge: false,
+        };
+        match choose(&pool, &rules, &ask) {
+            Choice::Backend(index) => taken[index] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(taken.iter().all(|&times| times > 900), "{taken:?}");
+}
+
+#[test]
 fn a_retry_goes_to_whoever_answered_last_and_a_hedge_to_nobody_that_is_out() {
     let mut pool = active(&[100; 3]);
     pool.0[1].answered_us = 5;

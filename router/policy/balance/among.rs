@@ -5,6 +5,11 @@
 
 use super::{Candidates, Class, View};
 
+/// Latencies below this are not told apart: of an app that answers in less, the
+/// differences are the network's and the scheduler's, and going by them would
+/// have one hiccup turn all requests away from a backend for seconds.
+const NOISE_US: u64 = 5_000;
+
 /// The backends of one class that were not tried.
 pub(super) struct Among<'v, P> {
     view: &'v View<'v, P>,
@@ -73,9 +78,13 @@ impl<'v, P: Candidates> Among<'v, P> {
         last
     }
 
-    /// Twice the app's median; what it takes no part below, 0 if unknown.
+    /// Twice the app's median, but no less than what tells nothing; a latency
+    /// takes no part below. 0 if unknown.
     fn usual_us(&self) -> u64 {
-        2 * self.view.rules.median_us
+        match self.view.rules.median_us {
+            0 => 0,
+            median_us => (2 * median_us).max(NOISE_US),
+        }
     }
 
     fn is_slow(&self, index: usize) -> bool {
