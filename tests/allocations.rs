@@ -1,5 +1,6 @@
 //! Counts heap allocations on the steady way of a request: client on a kept
-//! connection, backend on a kept connection, access log on, metrics on.
+//! connection, backends on kept connections, access log on, metrics on; with
+//! one backend, with several to choose from, and with one of them crashed.
 //!
 //! The edge's own thread runs in this process under a counting allocator; the
 //! client and the backend allocate nothing themselves.
@@ -31,39 +32,59 @@ const REQUESTS: usize = 2_000;
 /// measured time.
 const STATED_ALLOCATIONS: usize = 20;
 
+/// Answers on every connection.
 fn backend() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a backend must bind");
     let address = listener.local_addr().expect("it must have an address");
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("the edge must connect");
-        stream.set_nodelay(true).expect("nodelay must be settable");
-        let mut buffer = [0; 4096];
-        let mut held = 0;
-        while let Ok(n @ 1..) = stream.read(&mut buffer[held..]) {
-            held += n;
-            if buffer[..held].ends_with(b"\r\n\r\n") {
-                held = 0;
-                if stream.write_all(ANSWER).is_err() {
-                    return;
-                }
-            }
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer_all(stream));
         }
     });
     address
 }
 
-fn table(backend: SocketAddr) -> Table {
+fn answer_all(mut stream: TcpStream) {
+    stream.set_nodelay(true).expect("nodelay must be settable");
+    let mut buffer = [0; 4096];
+    let mut held = 0;
+    while let Ok(n @ 1..) = stream.read(&mut buffer[held..]) {
+        held += n;
+        if buffer[..held].ends_with(b"\r\n\r\n") {
+            held = 0;
+            if stream.write_all(ANSWER).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An address that refuses, for as long as the socket is held.
+fn crashed() -> (socket2::Socket, SocketAddr) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("a socket must be had");
+    socket.bind(&any.into()).expect("it must bind");
+    let address = socket.local_addr().expect("it must have an address");
+    let address = address.as_socket().expect("it must be an IP address");
+    (socket, address)
+}
+
+fn table(backends: &[SocketAddr]) -> Table {
     let app = AppRecord {
         name: "counted".into(),
         domains: vec!["counted.example".into()],
         revision: 1,
-        backends: vec![BackendRecord {
-            id: "web.1".into(),
-            address: backend.to_string(),
-            weight: 100,
-            incarnation: 1,
-            ..BackendRecord::default()
-        }],
+        backends: (1..)
+            .zip(backends)
+            .map(|(number, address)| BackendRecord {
+                id: format!("web.{number}"),
+                address: address.to_string(),
+                weight: 100,
+                incarnation: 1,
+                ..BackendRecord::default()
+            })
+            .collect(),
         ..AppRecord::default()
     };
     let table = Table::new(1);
@@ -95,15 +116,28 @@ fn ask(client: &mut TcpStream, answer: &mut [u8]) {
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
 
+// One test: what another did at the same time would be counted too.
 #[test]
 fn a_small_request_on_kept_connections_allocates_nothing() {
+    count("one backend", &[backend()]);
+    let four = [backend(), backend(), backend(), backend()];
+    count("four backends", &four);
+    let (_held, refuses) = crashed();
+    count(
+        "one of four is crashed",
+        &[four[0], refuses, four[2], four[3]],
+    );
+}
+
+/// Counts over many requests to an app with these backends.
+fn count(what: &str, backends: &[SocketAddr]) {
     let folder = tempfile::tempdir().expect("a temporary folder must be had");
     let mut settings = Settings::default();
     settings.log.access = AccessLog::File(folder.path().join("access.log"));
     let log = Log::open(&settings.log).expect("the log must open");
     let buffer = log.buffer();
     let shared = Arc::new(Shared {
-        table: Arc::new(table(backend())),
+        table: Arc::new(table(backends)),
         settings,
         cells: vec![Arc::default()],
         beats: [AtomicU64::new(0)].into(),
@@ -135,10 +169,10 @@ fn a_small_request_on_kept_connections_allocates_nothing() {
     }
     let change = region.change();
     let allocations = change.allocations + change.reallocations;
-    println!("{allocations} allocations in {REQUESTS} requests");
+    println!("{what}: {allocations} allocations in {REQUESTS} requests");
     assert!(
         allocations <= STATED_ALLOCATIONS,
-        "{allocations} allocations in {REQUESTS} requests, at most {STATED_ALLOCATIONS} are stated: {change:?}"
+        "{what}: {allocations} allocations in {REQUESTS} requests, at most {STATED_ALLOCATIONS} are stated: {change:?}"
     );
 
     drop(client);

@@ -382,6 +382,24 @@ impl Client {
     }
 }
 
+/// A `GET` for an app of [`Router::serve`](super::Router::serve), as text.
+pub fn get(app: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {app}.example\r\n\r\n")
+}
+
+/// A request with a body of known length and these other header lines.
+pub fn with_body(method: &str, app: &str, path: &str, lines: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: {app}.example\r\nContent-Length: {}\r\n{lines}\r\n{body}",
+        body.len()
+    )
+}
+
+/// A small `POST`.
+pub fn post(app: &str, path: &str) -> String {
+    with_body("POST", app, path, "", "body")
+}
+
 /// `Name: value` into its parts.
 pub fn split_header(line: &str) -> (String, String) {
     let (name, value) = line

@@ -5,14 +5,23 @@
 //! the state folder, HTTP. Nothing here imports the router's own code.
 
 pub mod backend;
+pub mod child;
 pub mod client;
+pub mod conn;
+pub mod instance;
+pub mod load;
 pub mod logs;
 pub mod processes;
 pub mod router;
 pub mod setup;
+pub mod views;
 
-pub use backend::{Backend, Request, answer_ok};
-pub use client::{Answer, Client};
+pub use backend::{Backend, answer_ok};
+pub use child::Child;
+pub use client::{Answer, Client, get, post, with_body};
+pub use conn::Request;
+pub use instance::{Conduct, Instance};
+pub use load::Load;
 pub use router::Router;
 pub use setup::Setup;
 
@@ -46,6 +55,19 @@ pub fn within<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Option<
         }
         assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
         pause(Duration::from_millis(5));
+    }
+}
+
+/// Looks again and again, for this long, that something stays as it is.
+pub fn stays(time: Duration, what: &str, mut check: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while started.elapsed() < time {
+        assert!(
+            check(),
+            "no longer so after {:?}: {what}",
+            started.elapsed()
+        );
+        pause(Duration::from_millis(10));
     }
 }
 
