@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`client`] | a client connection: waiting, reading heads, lingering close |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
-//! | [`exchange`] | what a request holds meanwhile, its tries among it |
+//! | [`mod@exchange`] | what a request holds meanwhile, its tries among it |
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
 //! | [`await_head`] | the request out, the answer's head in |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
