@@ -5,9 +5,11 @@
 //!
 //! Unless the app says when, a slow request alone is no reason: its work would
 //! be done twice, and where all are slow that makes them slower. A backend that
-//! has gone *silent* is one: nothing came from it since the request was sent,
-//! though others wait for it too, or it was in doubt before, or the wait is out
-//! of all proportion.
+//! has gone *silent* is one: nothing came from it for as long as a try takes to
+//! be overdue, nor for most of this one's wait, though others wait for it too,
+//! or it was in doubt before, or the wait is out of all proportion. (What came
+//! just after the request was sent says nothing of what came of it: a backend
+//! freezes between two answers.)
 
 /// What is known of an overdue try and its backend.
 #[derive(Clone, Copy, Debug)]
@@ -18,8 +20,8 @@ pub struct Stall {
     pub overdue_us: u64,
     /// Whether that was learned from enough answers.
     pub is_learned: bool,
-    /// Whether the backend answered anything since.
-    pub answered_since: bool,
+    /// Since the backend answered anything.
+    pub quiet_us: u64,
     /// Overdue tries on it, this one included, since it last answered.
     pub overdue: u32,
     /// It is out of rotation, on trial, or back from there a moment ago.
@@ -50,7 +52,7 @@ const LOOK_FLOOR_US: u64 = 25_000;
 impl Stall {
     /// Whether patience is over.
     pub fn patience(&self) -> Patience {
-        let is_silent = !self.answered_since;
+        let is_silent = self.quiet_us >= self.overdue_us && self.quiet_us >= self.waited_us / 2;
         let lone_us = (LONE_TIMES * self.overdue_us).max(LONE_FLOOR_US);
         let is_out_of_proportion = self.is_learned && self.waited_us >= lone_us;
         if is_silent && (self.overdue >= 2 || self.in_doubt || is_out_of_proportion) {
@@ -70,7 +72,7 @@ mod tests {
         waited_us: 120_000,
         overdue_us: 100_000,
         is_learned: true,
-        answered_since: false,
+        quiet_us: u64::MAX,
         overdue: 1,
         in_doubt: false,
     };
@@ -78,13 +80,28 @@ mod tests {
     #[test]
     fn a_backend_that_answers_others_is_not_overtaken() {
         let busy = Stall {
-            answered_since: true,
+            quiet_us: 90_000,
             waited_us: 60_000_000,
             overdue: 9,
             in_doubt: true,
             ..LONE
         };
         assert!(matches!(busy.patience(), Patience::Again { .. }));
+        let now_and_then = Stall {
+            quiet_us: 20_000_000,
+            ..busy
+        };
+        assert!(matches!(now_and_then.patience(), Patience::Again { .. }));
+    }
+
+    #[test]
+    fn an_answer_just_after_the_request_was_sent_does_not_save_a_frozen_backend() {
+        let frozen = Stall {
+            quiet_us: 119_000,
+            overdue: 2,
+            ..LONE
+        };
+        assert_eq!(frozen.patience(), Patience::Over);
     }
 
     #[test]
@@ -124,7 +141,7 @@ mod tests {
         while waited_us < 60_000_000 {
             let poll = Stall {
                 waited_us,
-                answered_since: true,
+                quiet_us: 0,
                 ..LONE
             };
             let Patience::Again { after_us } = poll.patience() else {

@@ -59,7 +59,7 @@ impl App {
             waited_us,
             overdue_us: live.overdue_us.load(Relaxed),
             is_learned: live.median_us.load(Relaxed) > 0,
-            answered_since: backend.answered_us.load(Relaxed) + waited_us >= now_us,
+            quiet_us: now_us.saturating_sub(backend.answered_us.load(Relaxed)),
             overdue: locked(&backend.health).overdue_len(),
             in_doubt: !is_steady,
         };
