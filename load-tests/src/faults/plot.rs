@@ -16,7 +16,7 @@ const GAP: f64 = 18.0;
 const TITLE_HEIGHT: f64 = 36.0;
 /// The scale's ends, µs: below what any request takes, above the deadline.
 const LOWEST_US: f64 = 3_000.0;
-const HIGHEST_US: f64 = 1_100_000.0;
+const HIGHEST_US: f64 = 2_200_000.0;
 /// Lines across each panel, µs, and their labels.
 const GRID: [(f64, &str); 3] = [(10_000.0, "10 ms"), (100_000.0, "100 ms"), (1e6, "1 s")];
 
