@@ -395,6 +395,28 @@ fn a_hiccup_of_a_fast_app_turns_nobody_away() {
 }
 
 #[test]
+fn a_slow_backend_costs_as_many_times_more_as_it_is_slower() {
+    // Fifty times the usual ten milliseconds, or twice of it.
+    for (slow_us, busy, wanted) in [
+        (500_000, 48, 1),
+        (500_000, 50, 0),
+        (20_000, 3, 0),
+        (9_000, 1, 0),
+    ] {
+        let mut pool = active(&[100, 100]);
+        pool.0[0].latency_us = slow_us;
+        pool.0[1].in_flight = busy;
+        pool.0[1].latency_us = 4_000;
+        for random in [0, u64::MAX] {
+            assert_eq!(
+                pick(&pool, random, 100, &Tried::default()),
+                Choice::Backend(wanted)
+            );
+        }
+    }
+}
+
+#[test]
 fn a_retry_goes_to_whoever_answered_last_and_a_hedge_to_nobody_that_is_out() {
     let mut pool = active(&[100; 3]);
     pool.0[1].answered_us = 5;

@@ -228,6 +228,19 @@ fn a_change_of_the_table_keeps_who_is_out_and_an_old_version_takes_no_mark_away(
 }
 
 #[test]
+fn only_who_saw_the_newest_mark_takes_it_away() {
+    let (_table, app) = app(&[1, 2]);
+    let live = app.live();
+    live.unsettle();
+    let first = live.unsettled.load(SeqCst);
+    live.unsettle();
+    app.settle(live, first, SECOND_US, 0);
+    assert!(is_marked(&app), "something changed since");
+    app.settle(live, live.unsettled.load(SeqCst), SECOND_US, 0);
+    assert!(!is_marked(&app));
+}
+
+#[test]
 fn an_app_remembers_that_it_was_up() {
     let (table, app) = app(&[1]);
     assert!(!app.has_been_up());
