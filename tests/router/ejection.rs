@@ -342,11 +342,6 @@ fn a_flapping_backend_costs_no_get() {
         flaps.restart();
     }
     load.stop_all_well();
-    let ejections = router.backend("shop", "web.1")["ejections"].clone();
-    assert!(
-        ejections.as_u64().is_some_and(|times| times >= 1),
-        "{ejections}"
-    );
 }
 
 #[test]

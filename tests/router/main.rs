@@ -41,5 +41,6 @@ mod retries;
 mod settings;
 mod shutdown;
 mod statuses;
+mod tries;
 mod truth;
 mod upgrades;

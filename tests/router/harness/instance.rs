@@ -28,6 +28,8 @@ pub enum Conduct {
     Resets,
     /// Resets the connection as soon as it has read a head.
     ResetsAtHead,
+    /// Answers this status as soon as it has read a head, and reads on.
+    AnswersAtHead(u16),
     /// Reads the request, and answers when it is mended.
     Silent,
     /// Reads the request, sends exactly these bytes and closes.
@@ -165,6 +167,12 @@ fn serve(mut conn: Conn, script: &Script) {
             conn.note(head);
             return conn.reset();
         }
+        if let Conduct::AnswersAtHead(status) = now {
+            conn.note(head);
+            conn.write(answers(&script.name, status, ""));
+            conn.until_closed();
+            return;
+        }
         let Some(request) = conn.body(head) else {
             return;
         };
@@ -184,7 +192,9 @@ fn serve(mut conn: Conn, script: &Script) {
                 }
                 answer_ok(&script.name)
             }
-            Conduct::Resets | Conduct::ResetsAtHead => return conn.reset(),
+            Conduct::Resets | Conduct::ResetsAtHead | Conduct::AnswersAtHead(_) => {
+                return conn.reset();
+            }
             Conduct::Says(bytes) => {
                 conn.write(bytes);
                 return;
