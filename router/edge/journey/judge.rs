@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::attempt::{ConnectFault, Failed, Fault};
 use super::client::Wire;
 use super::exchange::{Exchange, Try};
+use super::pick;
 use crate::edge::http1::response::Defect;
 use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
@@ -130,7 +131,9 @@ impl<S: Wire> Exchange<'_, S> {
             None
         } else {
             self.tries.met(checkout);
+            // Where nobody is there any more, it waits: tries make no difference.
             self.use_up()
+                .filter(|_| setback.retry != Counter::RetriedConnect || !pick::may_be_held(self))
         };
         if let Some(reason) = withheld {
             self.count(reason);
@@ -201,10 +204,15 @@ pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
             checkout.backend().live().failures.fetch_add(1, Relaxed);
         }
     }
+    let now_us = match outcome {
+        // Its first byte was noted a moment ago.
+        Outcome::Answered { .. } => thread.clock.recent(),
+        _ => thread.clock.now(),
+    };
     let verdict = checkout.app().tell(&Told {
         thread: thread.index,
         index: checkout.index(),
-        now_us: thread.clock.now(),
+        now_us,
         sent_us: checkout.chosen_us(),
         outcome,
         random: thread.random.borrow_mut().u64(..),

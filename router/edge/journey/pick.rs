@@ -27,7 +27,7 @@ use crate::edge::thread::Phase;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::admission::Waiter;
-use crate::policy::balance::{Ask, Choice};
+use crate::policy::balance::{Ask, Choice, Tried};
 use crate::table::Policy;
 
 /// A request waits at most this long for a backend with room.
@@ -48,11 +48,11 @@ enum Found {
     None,
 }
 
-fn choose<S: Wire>(ex: &Exchange<'_, S>, hedge: bool) -> Found {
+fn choose<S: Wire>(ex: &Exchange<'_, S>, now_us: Micros, hedge: bool) -> Found {
     let thread = &ex.client.thread;
     loop {
         let ask = Ask {
-            now_us: thread.clock.now(),
+            now_us,
             random: thread.random.borrow_mut().u64(..),
             tried: &ex.tries.tried,
             repeatable: ex.work.head.idempotent() && ex.upload.is_replayable(),
@@ -76,7 +76,7 @@ pub(super) fn pick_now<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
     if !ex.refresh() {
         return None;
     }
-    match choose(ex, true) {
+    match choose(ex, ex.now(), true) {
         Found::Backend(checkout) => Some(checkout),
         Found::Full | Found::Down(_) | Found::None => None,
     }
@@ -88,8 +88,13 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
         return Err(Failed::Answer(Code::H14));
     }
     let mut knocked = false;
+    // Of a request that just came, its beginning is recent enough.
+    let mut now_us = match ex.ledger.tries {
+        0 => ex.ledger.began,
+        _ => ex.now(),
+    };
     loop {
-        match choose(ex, false) {
+        match choose(ex, now_us, false) {
             Found::Backend(checkout) if knocked && ex.tries.closed > 0 => {
                 // It broke off and there is no other: is it still there?
                 open::knock(ex, checkout).await?;
@@ -122,6 +127,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
                 ex.tries.forget();
             }
         }
+        now_us = ex.now();
     }
 }
 
@@ -152,6 +158,19 @@ fn boot_wait<S: Wire>(ex: &Exchange<'_, S>) -> Option<Duration> {
     let patience = ex.app.policy.boot_wait.or(usual)?;
     let may = !ex.tries.held && !ex.tries.has_aside() && !patience.is_zero();
     may.then_some(patience)
+}
+
+/// Whether a request that was sent to nobody would be held now: every backend
+/// is known to be down, and one may come up.
+pub(super) fn may_be_held<S: Wire>(ex: &Exchange<'_, S>) -> bool {
+    let choice = ex.app.choose(&Ask {
+        now_us: ex.now(),
+        random: 0,
+        tried: &Tried::default(),
+        repeatable: false,
+        hedge: true,
+    });
+    boot_wait(ex).is_some() && matches!(choice, Choice::AllOut(_))
 }
 
 /// What a request waits for.
@@ -238,7 +257,7 @@ fn poll_wait<S: Wire>(
         if !ex.refresh() {
             return Poll::Ready(Err(Failed::Answer(Code::H14)));
         }
-        match choose(ex, false) {
+        match choose(ex, ex.now(), false) {
             Found::Backend(checkout) => return Poll::Ready(Ok(checkout)),
             Found::Full if *what != Wait::Room => {
                 // One came up, and others were before us.
