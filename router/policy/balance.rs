@@ -124,7 +124,8 @@ pub enum Choice {
     /// This one, which is out of rotation: the request finds out whether it is
     /// well again. Nobody else does so meanwhile.
     Trial(usize),
-    /// Some may be used, but each has as many requests as it may have.
+    /// Some may be used, but each has as many requests as it may have (or has
+    /// changed during the choice): a request that waits asks again first.
     AllFull,
     /// Nobody is there, as far as is known; this one failed longest ago. The
     /// request may wait for one to come up, or try it.
@@ -181,6 +182,17 @@ pub fn choose(pool: &impl Candidates, rules: &Rules, ask: &Ask<'_>) -> Choice {
     view.longest_out()
 }
 
+/// What a look at a backend tells.
+enum Look {
+    /// Not to be used, whatever its state.
+    Unusable,
+    /// Out of rotation.
+    Out(State),
+    /// In rotation: its class, and its weight as it counts now, in thousandths,
+    /// above 0.
+    In(Class, u64),
+}
+
 /// The pool as one request sees it.
 struct View<'p, P> {
     pool: &'p P,
@@ -221,24 +233,52 @@ impl<'p, P: Candidates> View<'p, P> {
         let is_fresh = self.ask.tried.is_empty() && !self.ask.hedge;
         let mut has_weight = self.spare;
         for index in 0..self.pool.len() {
-            let Some(weight) = self.weight(index) else {
-                continue;
-            };
-            has_weight = true;
-            let state = self.state(index);
-            if !state.is_in_rotation() {
-                if is_fresh && self.trial.is_none() && self.takes_trial(index, state) {
-                    self.trial = Some(index);
+            match self.look(index) {
+                Look::Unusable => {}
+                Look::Out(state) => {
+                    has_weight = true;
+                    if is_fresh && self.trial.is_none() && self.takes_trial(index, state) {
+                        self.trial = Some(index);
+                    }
                 }
-                continue;
-            }
-            self.is_any_in = true;
-            if !self.ask.tried.contains(index) {
-                let class = self.class(index, state);
-                self.totals[class as usize] += self.share(weight, state);
+                Look::In(class, share) => {
+                    has_weight = true;
+                    self.is_any_in = true;
+                    if !self.ask.tried.contains(index) {
+                        self.totals[class as usize] += share;
+                    }
+                }
             }
         }
         has_weight
+    }
+
+    /// One backend, as it may be used now. Another thread may change its state
+    /// between two looks.
+    #[inline]
+    fn look(&self, index: usize) -> Look {
+        let candidate = self.pool.candidate(index);
+        let weight = if self.spare { 1 } else { candidate.weight };
+        if candidate.ejected || candidate.standing == Standing::Draining || weight == 0 {
+            return Look::Unusable;
+        }
+        let mut class = match candidate.standing {
+            Standing::Suspect => Class::Suspect,
+            _ => Class::Active,
+        };
+        let mut permille = FULL_PERMILLE;
+        if !self.settled {
+            let state = self.state(index);
+            match state {
+                State::Settled => {}
+                State::Resting { .. } => class = Class::Resting,
+                State::Ramping { .. } => {
+                    permille = state.share_permille(self.ask.now_us, self.rules.slow_start_us);
+                }
+                State::Out { .. } | State::Trial { .. } => return Look::Out(state),
+            }
+        }
+        Look::In(class, u64::from(weight) * u64::from(permille))
     }
 
     fn takes_trial(&self, index: usize, state: State) -> bool {
@@ -249,45 +289,9 @@ impl<'p, P: Candidates> View<'p, P> {
         self.pool.in_flight(index) < self.rules.max_concurrency
     }
 
-    /// Its weight; `None` if it may not be used whatever its state.
-    fn weight(&self, index: usize) -> Option<u32> {
-        let candidate = self.pool.candidate(index);
-        if candidate.ejected || candidate.standing == Standing::Draining {
-            return None;
-        }
-        match candidate.weight {
-            _ if self.spare => Some(1),
-            0 => None,
-            weight => Some(weight),
-        }
-    }
-
-    #[inline]
     fn state(&self, index: usize) -> State {
-        if self.settled {
-            return State::Settled;
-        }
         let state = self.pool.state(index);
         state.at(self.ask.now_us, self.rules.slow_start_us)
-    }
-
-    fn class(&self, index: usize, state: State) -> Class {
-        match state {
-            State::Resting { .. } => Class::Resting,
-            _ if self.pool.candidate(index).standing == Standing::Suspect => Class::Suspect,
-            _ => Class::Active,
-        }
-    }
-
-    /// Its weight as it counts now, in thousandths, at least 1.
-    fn share(&self, weight: u32, state: State) -> u64 {
-        let permille = match state {
-            State::Ramping { .. } => {
-                state.share_permille(self.ask.now_us, self.rules.slow_start_us)
-            }
-            _ => FULL_PERMILLE,
-        };
-        u64::from(weight) * u64::from(permille)
     }
 
     /// The untried one that failed longest ago: of those out for a soft reason,
@@ -296,17 +300,19 @@ impl<'p, P: Candidates> View<'p, P> {
         let mut best: Option<(bool, u64, usize)> = None;
         let mut is_full = false;
         for index in 0..self.pool.len() {
-            let state = self.state(index);
-            if self.weight(index).is_none()
-                || state.is_in_rotation()
-                || self.ask.tried.contains(index)
-            {
+            if self.ask.tried.contains(index) {
                 continue;
             }
-            if !self.has_room(index) {
-                is_full = true;
-                continue;
-            }
+            let state = match self.look(index) {
+                Look::Out(state) if self.has_room(index) => state,
+                Look::Unusable => continue,
+                // Or back since the classes were summed up: who waits asks
+                // again.
+                Look::Out(_) | Look::In(..) => {
+                    is_full = true;
+                    continue;
+                }
+            };
             let rank = (!state.is_soft_out(), self.pool.failed_us(index), index);
             best = Some(best.map_or(rank, |best| best.min(rank)));
         }

@@ -394,6 +394,86 @@ fn a_hiccup_of_a_fast_app_turns_nobody_away() {
     assert!(taken.iter().all(|&times| times > 900), "{taken:?}");
 }
 
+/// A pool whose only backend goes out, or comes back, at the given look.
+struct Shifting {
+    looks: std::cell::Cell<u32>,
+    at: u32,
+    states: [State; 2],
+}
+
+impl Candidates for Shifting {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn candidate(&self, _: usize) -> Candidate {
+        Candidate {
+            standing: Standing::Active,
+            weight: 100,
+            ejected: false,
+        }
+    }
+
+    fn in_flight(&self, _: usize) -> u32 {
+        1
+    }
+
+    fn is_settled(&self) -> bool {
+        false
+    }
+
+    fn state(&self, _: usize) -> State {
+        self.looks.set(self.looks.get() + 1);
+        self.states[usize::from(self.looks.get() > self.at)]
+    }
+
+    fn latency_us(&self, _: usize, _: u64) -> u64 {
+        0
+    }
+
+    fn answered_us(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn failed_us(&self, _: usize) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn a_state_that_changes_during_a_choice_breaks_nothing() {
+    let ramping = State::Ramping { since_us: NOW_US };
+    for states in [
+        [State::Settled, GONE],
+        [GONE, State::Settled],
+        [ramping, State::Settled],
+    ] {
+        for at in 0..6 {
+            let pool = Shifting {
+                looks: Default::default(),
+                at,
+                states,
+            };
+            let none = Tried::default();
+            let ask = Ask {
+                now_us: NOW_US,
+                random: u64::MAX,
+                tried: &none,
+                repeatable: true,
+                hedge: false,
+            };
+            let choice = choose(&pool, &rules(10), &ask);
+            let is_gone = states[0] != ramping && states[1] == GONE && at == 0;
+            match choice {
+                Choice::Backend(0) => assert!(!is_gone),
+                // Gone between two looks: the caller asks again.
+                Choice::AllFull => assert!(states.contains(&GONE)),
+                other => assert_eq!(other, Choice::AllOut(0)),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_slow_backend_costs_as_many_times_more_as_it_is_slower() {
     // Fifty times the usual ten milliseconds, or twice of it.

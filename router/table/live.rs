@@ -80,34 +80,38 @@ impl AppLive {
     }
 }
 
-/// A backend's live state, shared by all threads.
+/// A backend's live state, shared by all threads. What a request that goes well
+/// touches is one cache line, so that threads that share a backend hand on one.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct BackendLive {
     /// Unique in this process: the key of connection pools.
     pub key: u64,
     /// Requests in flight, over all threads. Lowered with `SeqCst`, before
     /// [`WaitQueue::wake_one`]: the two together lose no wake-up.
     pub in_flight: AtomicU32,
-    /// Requests sent to it.
-    pub requests: AtomicU64,
-    /// Attempts on it that failed.
-    pub failures: AtomicU64,
     /// Whether it ever accepted a connection.
     pub accepted: AtomicBool,
-    /// Its [`State`], as bits: claimed and settled without a lock.
-    pub(super) state: AtomicU64,
     /// Whether a success changes anything while it is in rotation.
     pub(super) watched: AtomicBool,
+    /// Its [`State`], as bits: claimed and settled without a lock.
+    pub(super) state: AtomicU64,
+    /// Requests sent to it.
+    pub requests: AtomicU64,
     /// Its time to the first byte.
     pub(super) latency: Average,
     /// When it last answered well; 0: never.
     pub(super) answered_us: AtomicU64,
     /// When a try or probe on it last failed; 0: never.
     pub(super) failed_us: AtomicU64,
+    /// Attempts on it that failed.
+    pub failures: AtomicU64,
     /// What speaks for or against it. Locked only by who holds the app's ward,
-    /// and by reports.
+    /// and by those who just read it.
     pub(super) health: Mutex<Health>,
 }
+
+const _: () = assert!(std::mem::offset_of!(BackendLive, health) == 64);
 
 impl BackendLive {
     /// A backend that joins others which have traffic.

@@ -3,7 +3,7 @@
 //! Owns the draw and the comparison. Which class it is, and what comes after
 //! it, is [`super::choose`]'s.
 
-use super::{Candidates, Class, View};
+use super::{Candidates, Class, Look, View};
 
 /// Latencies below this are not told apart: of an app that answers in less, the
 /// differences are the network's and the scheduler's, and going by them would
@@ -22,36 +22,35 @@ impl<'v, P: Candidates> Among<'v, P> {
     }
 
     /// Its share in this class; 0 if it is not of it.
+    #[inline]
     fn share(&self, index: usize) -> u64 {
-        let view = self.view;
-        let Some(weight) = view.weight(index) else {
-            return 0;
-        };
-        let state = view.state(index);
-        if !state.is_in_rotation()
-            || view.class(index, state) != self.class
-            || view.ask.tried.contains(index)
-        {
-            return 0;
+        match self.view.look(index) {
+            Look::In(class, share)
+                if class == self.class && !self.view.ask.tried.contains(index) =>
+            {
+                share
+            }
+            _ => 0,
         }
-        view.share(weight, state)
     }
 
     /// The cheaper of two drawn by share, or whoever has room; `None`: nobody.
-    /// `total` is the sum of shares, above 0.
+    /// `total` is the sum of shares as of a moment ago, above 0.
     pub(super) fn draw_two(&self, total: u64, random: u64) -> Option<usize> {
-        let (first, share) = self.draw(total, random >> 32, None);
-        let rest = total - share;
+        let (first, share) = self.draw(total, random >> 32, None)?;
         let load = self.view.pool.in_flight(first);
         if load == 0 && self.view.rules.max_concurrency > 0 && !self.is_slow(first) {
             // Idle: taking it keeps to the weights exactly.
             return Some(first);
         }
-        let chosen = if rest == 0 {
-            first
-        } else {
-            let (second, _) = self.draw(rest, random & 0xffff_ffff, Some(first));
-            self.cheaper(first, second)
+        let rest = total.saturating_sub(share);
+        let second = match rest {
+            0 => None,
+            _ => self.draw(rest, random & 0xffff_ffff, Some(first)),
+        };
+        let chosen = match second {
+            Some(second) => self.cheaper((first, share), second).0,
+            None => first,
         };
         if self.view.has_room(chosen) {
             return Some(chosen);
@@ -60,16 +59,17 @@ impl<'v, P: Candidates> Among<'v, P> {
     }
 
     /// The backend at a random point of the sum of shares, `skipped` left out,
-    /// and its share. `random` is uniform over 32 bits.
-    fn draw(&self, total: u64, random: u64, skipped: Option<usize>) -> (usize, u64) {
+    /// and its share; `None` if none is left, since states changed meanwhile.
+    /// `random` is uniform over 32 bits.
+    fn draw(&self, total: u64, random: u64, skipped: Option<usize>) -> Option<(usize, u64)> {
         let mut point = ((u128::from(random) * u128::from(total)) >> 32) as u64;
-        let mut last = (0, 0);
+        let mut last = None;
         for index in (0..self.view.pool.len()).filter(|&index| Some(index) != skipped) {
             let share = self.share(index);
             if share == 0 {
                 continue;
             }
-            last = (index, share);
+            last = Some((index, share));
             if point < share {
                 break;
             }
@@ -97,8 +97,9 @@ impl<'v, P: Candidates> Among<'v, P> {
         view.pool.latency_us(index, view.ask.now_us)
     }
 
-    /// Whichever would cost less with one request more.
-    fn cheaper(&self, a: usize, b: usize) -> usize {
+    /// Whichever would cost less with one request more, of two with their
+    /// shares.
+    fn cheaper(&self, a: (usize, u64), b: (usize, u64)) -> (usize, u64) {
         let usual_us = self.usual_us();
         // In units of the app's usual time, without dividing by it.
         let cost = |index: usize| {
@@ -109,21 +110,19 @@ impl<'v, P: Candidates> Among<'v, P> {
             let requests = u64::from(self.view.pool.in_flight(index)) + 1;
             u128::from(requests) * u128::from(slowdown)
         };
-        let cost_a = cost(a) * u128::from(self.share(b));
-        let cost_b = cost(b) * u128::from(self.share(a));
+        let cost_a = cost(a.0) * u128::from(b.1);
+        let cost_b = cost(b.0) * u128::from(a.1);
         if cost_b < cost_a { b } else { a }
     }
 
     /// Both drawn are full: whoever has room and costs least.
     fn cheapest(&self) -> Option<usize> {
-        let mut best: Option<usize> = None;
-        for index in 0..self.view.pool.len() {
-            if self.share(index) == 0 || !self.view.has_room(index) {
-                continue;
-            }
-            best = Some(best.map_or(index, |best| self.cheaper(best, index)));
-        }
-        best
+        let with_room = (0..self.view.pool.len())
+            .map(|index| (index, self.share(index)))
+            .filter(|&(index, share)| share > 0 && self.view.has_room(index));
+        with_room
+            .reduce(|best, next| self.cheaper(best, next))
+            .map(|(index, _)| index)
     }
 
     /// For a retry: of those with room, whoever answered last; the cheapest if
