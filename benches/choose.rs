@@ -78,6 +78,7 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
                 index,
                 now_us,
                 sent_us: now_us,
+                waited_us: 0,
                 outcome: Outcome::Answered {
                     status: 200,
                     first_byte_us: 4_000 + n % 1_024,
@@ -116,6 +117,7 @@ fn main() {
         index: 3,
         now_us: u64::MAX >> 4,
         sent_us: u64::MAX >> 4,
+        waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),
         random: 0,
     });

@@ -47,6 +47,18 @@ impl App {
         }
     }
 
+    /// A try that was sent whole `waited_us` ago and has not answered is given
+    /// up, as another was faster: what is learned knows of the slow ones too.
+    /// `thread` is the edge thread that tells.
+    pub fn gave_up(&self, index: usize, thread: usize, now_us: u64, waited_us: u64) {
+        let live = self.live();
+        let latency = &self.backends[index].live().latency;
+        latency.note_at_least(waited_us, now_us);
+        if waited_us > 0 && live.sketches[thread].note(waited_us) {
+            self.measure(live);
+        }
+    }
+
     /// What to do about an overdue try, sent whole `waited_us` ago, where the
     /// app's policy leaves that to what was learned; `None`: nothing.
     pub fn patience(&self, index: usize, now_us: u64, waited_us: u64) -> Option<Patience> {

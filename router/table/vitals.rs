@@ -35,6 +35,8 @@ pub struct Told {
     pub now_us: u64,
     /// When the try began; not before the choice it came from.
     pub sent_us: u64,
+    /// Since the request was sent whole, microseconds; 0: it was not.
+    pub waited_us: u64,
     /// What came of it.
     pub outcome: Outcome,
     /// Uniform over all of `u64`.
@@ -191,8 +193,8 @@ impl App {
                 }
             }
             Outcome::Overdue | Outcome::TimedOut => {
-                let took_us = told.now_us.saturating_sub(told.sent_us);
-                backend.latency.note_at_least(took_us, told.now_us);
+                // Time to connect and to upload is not the backend's.
+                backend.latency.note_at_least(told.waited_us, told.now_us);
             }
             _ => {}
         }

@@ -83,6 +83,7 @@ fn tell(app: &App, index: usize, now_us: u64, outcome: Outcome) -> Option<Verdic
         index,
         now_us,
         sent_us: now_us - 1,
+        waited_us: 1,
         outcome,
         random: 1 << 63,
     })
@@ -388,4 +389,54 @@ fn a_trial_is_claimed_once() {
         assert_eq!(trials, 1, "round {round}");
         app.readmit(0, now_us);
     }
+}
+
+#[test]
+fn a_slow_upload_is_not_held_against_the_backend() {
+    let (_table, app) = app(&[1, 2]);
+    let now_us = 100 * SECOND_US;
+    tell(&app, 0, now_us, OK);
+    let told = |waited_us, outcome| Told {
+        thread: 0,
+        index: 0,
+        now_us,
+        sent_us: now_us - 60 * SECOND_US,
+        waited_us,
+        outcome,
+        random: 0,
+    };
+    app.tell(&told(0, Outcome::TimedOut));
+    app.tell(&told(4 * MS, Outcome::Overdue));
+    let latency_us = || app.backends[0].live().latency.measured_us();
+    assert_eq!(latency_us(), 5 * MS);
+    app.tell(&told(45 * MS, Outcome::Overdue));
+    assert_eq!(latency_us(), 15 * MS);
+}
+
+#[test]
+fn what_was_given_up_counts_among_the_slow_ones() {
+    let (table, app) = app(&[1, 2]);
+    let mut chosen = record(&[1, 2]);
+    let hedge = crate::feed::messages::HedgeRecord {
+        permille: Some(950),
+        ..Default::default()
+    };
+    chosen.policy = Some(PolicyRecord {
+        hedge: Some(hedge),
+        ..PolicyRecord::default()
+    });
+    app.live();
+    let app = put(&table, chosen);
+    // Each tenth is slow, and overtaken as soon as the policy says.
+    let mut now_us = SECOND_US;
+    for n in 0..2_000u64 {
+        now_us += MS;
+        if n % 10 == 0 {
+            let after_us = app.hedge_after_us().unwrap();
+            app.gave_up(1, 0, now_us, after_us + 5 * MS);
+        }
+        tell(&app, 0, now_us, OK);
+    }
+    let after_us = app.hedge_after_us().unwrap();
+    assert!(after_us > 7 * MS, "no slower than the winners: {after_us}");
 }

@@ -258,6 +258,7 @@ impl World {
             index: attempt.backend,
             now_us,
             sent_us: attempt.chosen_us,
+            waited_us: attempt.sent_us.map_or(0, |at| now_us.saturating_sub(at)),
             outcome,
             random,
         };

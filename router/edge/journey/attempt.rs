@@ -192,7 +192,7 @@ fn go_on<S: Wire>(
         Err(failed) => {
             if silent {
                 for one in ex.tries.give_up_aside() {
-                    ex.tell(&one.checkout, Outcome::TimedOut);
+                    ex.tell_sent(&one.checkout, one.sent_at, Outcome::TimedOut);
                 }
             }
             Err(failed)
@@ -245,7 +245,7 @@ fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
     let sent_at = current.sent_at.unwrap_or(now);
     if !current.overdue && now >= sent_at + ex.app.overdue_after_us() {
         current.overdue = true;
-        ex.tell(&current.checkout, Outcome::Overdue);
+        ex.tell_sent(&current.checkout, current.sent_at, Outcome::Overdue);
     }
     let may_be_overtaken = ex.may_be_repeated()
         && ex.upload.is_done()

@@ -196,7 +196,9 @@ impl<'r, S: Wire> Exchange<'r, S> {
             match self.tries.poll_aside(cx) {
                 Poll::Ready((one, true)) => return Poll::Ready(one),
                 Poll::Ready((one, false)) if one.reused => {}
-                Poll::Ready((one, false)) => self.tell(&one.checkout, Outcome::Reset),
+                Poll::Ready((one, false)) => {
+                    self.tell_sent(&one.checkout, one.sent_at, Outcome::Reset);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -13,6 +13,7 @@ use super::attempt::{ConnectFault, Failed, Fault};
 use super::client::Wire;
 use super::exchange::{Exchange, Try};
 use super::pick;
+use crate::edge::clock::Micros;
 use crate::edge::http1::response::Defect;
 use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
@@ -187,7 +188,13 @@ impl<S: Wire> Exchange<'_, S> {
     }
 
     pub(super) fn tell(&self, checkout: &Checkout, outcome: Outcome) {
-        tell(&self.client.thread, checkout, outcome);
+        self.tell_sent(checkout, self.ledger.sent_at, outcome);
+    }
+
+    /// Tells of a try whose request was sent whole at `sent_at`; `None`: it was
+    /// not.
+    pub(super) fn tell_sent(&self, checkout: &Checkout, sent_at: Option<Micros>, outcome: Outcome) {
+        tell(&self.client.thread, checkout, sent_at, outcome);
     }
 
     pub(super) fn count(&self, counter: Counter) {
@@ -195,8 +202,14 @@ impl<S: Wire> Exchange<'_, S> {
     }
 }
 
-/// Tells the backend's health what a try came to.
-pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
+/// Tells the backend's health what a try came to, its request sent whole at
+/// `sent_at`; `None`: it was not.
+pub(super) fn tell(
+    thread: &Thread,
+    checkout: &Checkout,
+    sent_at: Option<Micros>,
+    outcome: Outcome,
+) {
     match outcome {
         // One that is overdue may still answer.
         Outcome::Answered { .. } | Outcome::AskedForRest { .. } | Outcome::Overdue => {}
@@ -214,6 +227,7 @@ pub(super) fn tell(thread: &Thread, checkout: &Checkout, outcome: Outcome) {
         index: checkout.index(),
         now_us,
         sent_us: checkout.chosen_us(),
+        waited_us: sent_at.map_or(0, |at| now_us.saturating_sub(at)),
         outcome,
         random: thread.random.borrow_mut().u64(..),
     });

@@ -107,7 +107,12 @@ pub async fn relay<S: Wire>(
     };
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
-        tell(&client.thread, &checkout, Outcome::BadAnswer);
+        tell(
+            &client.thread,
+            &checkout,
+            ledger.sent_at,
+            Outcome::BadAnswer,
+        );
         client.thread.cells.inc(Counter::BackendBadAnswer);
         ledger.cause = Some(bad.cause);
         return super::answer(client, work, ledger, upload, Code::H25).await;
@@ -164,7 +169,7 @@ fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, br
     let cells = &client.thread.cells;
     match broke {
         Broke::Backend(code, cause) => {
-            tell(&client.thread, checkout, Outcome::BadAnswer);
+            tell(&client.thread, checkout, ledger.sent_at, Outcome::BadAnswer);
             cells.inc(match code {
                 Code::H15 => Counter::BackendIdle,
                 Code::H18 => Counter::BackendBrokeOff,

@@ -33,6 +33,7 @@ fn knock_out(app: &App, now_us: Micros) {
         index: 0,
         now_us,
         sent_us: now_us,
+        waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),
         random: 7,
     });

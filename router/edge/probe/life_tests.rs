@@ -199,6 +199,7 @@ fn refused(app: &App, index: usize) {
         index,
         now_us: 1,
         sent_us: 1,
+        waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),
         random: 0,
     });
