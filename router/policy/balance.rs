@@ -326,5 +326,4 @@ impl<'p, P: Candidates> View<'p, P> {
 }
 
 #[cfg(test)]
-#[path = "balance_tests.rs"]
 mod tests;
