@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::engine::{Micros, SECOND};
 
 /// When requests arrive.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arrivals {
     /// Independent of each other, so many a second on average (a Poisson
     /// process).
@@ -28,7 +28,7 @@ impl Arrivals {
 }
 
 /// How long a backend works on a request, without waiting.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Service {
     /// Always as long.
     Constant(Micros),
