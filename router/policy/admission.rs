@@ -145,7 +145,8 @@ enum State {
 }
 
 /// A place in line. Awaiting it ends when it is this one's turn; awaiting it
-/// again (its turn brought no room after all) puts it back at the *front*.
+/// again (its turn brought no room after all) puts it back at its place: before
+/// all who joined later.
 #[derive(Debug)]
 #[must_use = "a waiter that is not awaited only holds a place"]
 pub struct Waiter<'q> {
@@ -193,10 +194,11 @@ impl Future for Waiter<'_> {
                 line.spare -= 1;
                 return Poll::Ready(());
             }
-            line.places.push_front(Place {
-                ticket: this.ticket,
-                waker: Some(context.waker().clone()),
-            });
+            // Others were woken with it perhaps, and came back before it.
+            let ticket = this.ticket;
+            let at = line.places.partition_point(|place| place.ticket < ticket);
+            let waker = Some(context.waker().clone());
+            line.places.insert(at, Place { ticket, waker });
             this.state = State::InLine;
             return Poll::Pending;
         }

@@ -191,3 +191,25 @@ proptest! {
         prop_assert_eq!(queue.waiting(), 0);
     }
 }
+
+#[test]
+fn all_woken_in_vain_keep_their_order() {
+    let queue = WaitQueue::default();
+    let mut waiters: Vec<_> = (0..4).map(|_| queue.join(9).unwrap()).collect();
+    for waiter in &mut waiters {
+        assert!(!poll(waiter));
+    }
+    queue.wake_all();
+    // No room: each picks in vain and waits again, in whatever order.
+    for at in [2, 0, 3, 1] {
+        assert!(poll(&mut waiters[at]));
+        assert!(!poll(&mut waiters[at]));
+    }
+    for _ in 0..4 {
+        queue.wake_one();
+        let ready: Vec<_> = waiters.iter_mut().map(poll).collect();
+        let first = ready.iter().position(|&is_ready| is_ready);
+        assert_eq!(first, Some(0), "{ready:?}");
+        waiters.remove(0).served();
+    }
+}

@@ -35,11 +35,15 @@ impl Average {
         let average_us = match word >> 32 {
             0 => took_us,
             _ => {
-                let before_us = decayed(word, now_us);
+                // What has not been measured for long may be anything down to
+                // what is read of it: a measurement between says which.
+                let (before_us, read_us) = (word >> 32, decayed(word, now_us));
                 if took_us > before_us {
                     before_us + (took_us - before_us).div_ceil(4)
+                } else if took_us >= read_us {
+                    took_us
                 } else {
-                    before_us - (before_us - took_us) / 8
+                    read_us - (read_us - took_us) / 8
                 }
             }
         };

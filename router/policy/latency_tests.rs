@@ -33,6 +33,22 @@ fn an_average_rises_quickly_falls_slowly_and_is_forgotten_by_halves() {
 }
 
 #[test]
+fn few_measurements_tell_as_much_as_many() {
+    for apart_us in [1_000, SECOND_US, 4 * SECOND_US, 60 * SECOND_US] {
+        let average = Average::default();
+        for n in 1..=50 {
+            average.note(40_000, n * apart_us);
+        }
+        assert_eq!(average.measured_us(), 40_000, "each {apart_us} us");
+    }
+    // One that was far slower is not held to it.
+    let average = Average::default();
+    average.note(800_000, SECOND_US);
+    average.note(5_000, 15 * SECOND_US);
+    assert!(average.measured_us() < 10_000);
+}
+
+#[test]
 fn a_wait_only_ever_raises_an_average() {
     let average = Average::default();
     average.note(200_000, 0);

@@ -100,7 +100,7 @@ pub struct BackendLive {
     pub requests: AtomicU64,
     /// Its time to the first byte.
     pub(super) latency: Average,
-    /// When it last answered well; 0: never.
+    /// When it last answered, other than 502, 503 and 504; 0: never.
     pub(super) answered_us: AtomicU64,
     /// When a try or probe on it last failed; 0: never.
     pub(super) failed_us: AtomicU64,
@@ -109,6 +109,8 @@ pub struct BackendLive {
     /// What speaks for or against it. Locked only by who holds the app's ward,
     /// and by those who just read it.
     pub(super) health: Mutex<Health>,
+    /// When it last answered 502, 503 or 504; 0: never.
+    pub(super) refused_us: AtomicU64,
 }
 
 const _: () = assert!(std::mem::offset_of!(BackendLive, health) == 64);
@@ -129,6 +131,13 @@ impl BackendLive {
     pub(super) fn state(&self) -> State {
         State::from_bits(self.state.load(Ordering::Acquire))
     }
+
+    /// When it last answered anything; 0: never.
+    pub(super) fn heard_us(&self) -> u64 {
+        let (answered, refused) = (&self.answered_us, &self.refused_us);
+        let refused_us = refused.load(Ordering::Relaxed);
+        answered.load(Ordering::Relaxed).max(refused_us)
+    }
 }
 
 impl Default for BackendLive {
@@ -144,6 +153,7 @@ impl Default for BackendLive {
             watched: AtomicBool::new(false),
             latency: Average::default(),
             answered_us: AtomicU64::new(0),
+            refused_us: AtomicU64::new(0),
             failed_us: AtomicU64::new(0),
             health: Mutex::default(),
         }
@@ -192,8 +202,12 @@ impl HotApps {
         Arc::clone(live)
     }
 
+    /// The app is gone; who waits for one of its backends should look again.
     pub(super) fn remove(&self, name: &str) {
-        self.shard(name).remove(name);
+        let live = self.shard(name).remove(name);
+        if let Some(live) = live {
+            live.queue.wake_all();
+        }
     }
 
     /// All names, one shard copied at a time.

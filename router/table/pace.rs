@@ -48,13 +48,16 @@ impl App {
     }
 
     /// A try that was sent whole `waited_us` ago and has not answered is given
-    /// up, as another was faster: what is learned knows of the slow ones too.
-    /// `thread` is the edge thread that tells.
+    /// up, as another was faster. Where the app's policy says when tries are
+    /// overtaken, what is learned knows of the slow ones so; else only silent
+    /// backends are, whose silence is not the app's usual time. `thread` is the
+    /// edge thread that tells.
     pub fn gave_up(&self, index: usize, thread: usize, now_us: u64, waited_us: u64) {
         let live = self.live();
         let latency = &self.backends[index].live().latency;
         latency.note_at_least(waited_us, now_us);
-        if waited_us > 0 && live.sketches[thread].note(waited_us) {
+        let is_usual = waited_us > 0 && self.policy.hedge != Hedge::Learned;
+        if is_usual && live.sketches[thread].note(waited_us) {
             self.measure(live);
         }
     }
@@ -71,7 +74,7 @@ impl App {
             waited_us,
             overdue_us: live.overdue_us.load(Relaxed),
             is_learned: live.median_us.load(Relaxed) > 0,
-            quiet_us: now_us.saturating_sub(backend.answered_us.load(Relaxed)),
+            quiet_us: now_us.saturating_sub(backend.heard_us()),
             overdue: locked(&backend.health).overdue_len(),
             in_doubt: !is_steady,
         };

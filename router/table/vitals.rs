@@ -192,6 +192,11 @@ impl App {
                     return None;
                 }
             }
+            Outcome::Answered {
+                status: 502..=504, ..
+            }
+            | Outcome::AskedForRest { .. } => backend.refused_us.store(told.now_us, Relaxed),
+            Outcome::Answered { .. } => backend.answered_us.store(told.now_us, Relaxed),
             Outcome::Overdue | Outcome::TimedOut => {
                 // Time to connect and to upload is not the backend's.
                 backend.latency.note_at_least(told.waited_us, told.now_us);
@@ -221,11 +226,10 @@ impl App {
         verdict: Option<Verdict>,
     ) -> Option<Verdict> {
         match verdict {
-            Some(Verdict::Readmitted { reason, .. }) => {
-                if reason.is_hard() {
-                    // Another process answers now.
-                    backend.latency.forget();
-                }
+            Some(Verdict::Readmitted { .. }) => {
+                // Another process answers now, or the same one well: what it
+                // took before would keep its share from it for seconds.
+                backend.latency.forget();
                 live.queue.wake_all();
             }
             Some(Verdict::Spared {
@@ -406,7 +410,7 @@ impl health::Pool for Patients<'_> {
         Host {
             counts: backend.counts(),
             tries: live.requests.load(Relaxed).saturating_sub(in_flight),
-            answered_us: live.answered_us.load(Relaxed),
+            answered_us: live.heard_us(),
             latency_us: live.latency.measured_us(),
         }
     }
@@ -419,9 +423,14 @@ impl health::Pool for Patients<'_> {
         let answer = act(&mut health);
         live.failed_us.store(health.failed_us(), Relaxed);
         live.watched.store(health.is_watched(), Relaxed);
-        if health.state() != before {
-            live.state.store(health.state().to_bits(), Release);
-            self.0.live().unsettle();
+        let (app, state) = (self.0.live(), health.state());
+        if state != before {
+            live.state.store(state.to_bits(), Release);
+            app.unsettle();
+        } else if state != State::Settled && app.unsettled.load(SeqCst) == 0 {
+            // Taken away by a choice on a version that does not know this one,
+            // while no version was known to be the newest.
+            app.unsettle();
         }
         answer
     }

@@ -148,7 +148,7 @@ fn who_asks_for_rest_gets_it_and_is_not_ejected() {
         client.send(get("shop", &format!("/{number}")));
         assert_eq!(client.answer().expect(200).text(), "good");
     }
-    assert_eq!(tired.count(), 1, "asked once, then left alone");
+    assert_eq!(tired.count(), 2, "asked twice, then left alone");
     let view = router.backend("shop", "web.1");
     assert_eq!(view["health"], "resting", "{view}");
     assert_eq!(view["ejections"], 0, "{view}");
@@ -170,7 +170,7 @@ fn a_rest_ends() {
     eventually("it is met", || {
         client.send(get("shop", "/"));
         client.answer().expect(200);
-        (tired.count() == 1).then_some(())
+        (tired.count() == 2).then_some(())
     });
     let rests = Instant::now();
     tired.does(Conduct::Well);

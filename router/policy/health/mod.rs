@@ -12,7 +12,7 @@
 //!   │ Settled │                                            │ Out  │◀─┐ fails:
 //!   └─────────┘ ◀─┐ slow start over   ┌─────────┐          └──────┘  │ the next
 //!     ▲    │      └───────────────────│ Ramping │ ◀─┐ a probe  │     │ is later
-//!     │    │ 503 with Retry-After     └─────────┘   │ passes   │ due │
+//!     │    │ 503s with Retry-After    └─────────┘   │ passes   │ due │
 //!     │    ▼                                 ▲      └──────────┤     │
 //!   ┌─────────┐                              │ passes     ┌────▼──┐  │
 //!   │ Resting │                              └────────────│ Trial │──┘
@@ -90,7 +90,8 @@ pub enum Outcome {
         /// From the request's end to the answer's first byte.
         first_byte_us: u64,
     },
-    /// A 503 with `Retry-After`: it asks for rest and is not to blame.
+    /// A 503 with `Retry-After`: it asks for rest and is not to blame. A lone
+    /// one may be about what was asked for: it rests after the second in a row.
     AskedForRest {
         /// For this long; more than 30 s is taken as 30 s.
         rest_us: u64,

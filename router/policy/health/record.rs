@@ -43,6 +43,10 @@ pub(super) enum Step {
     Decided(Verdict),
     /// Should go out, if the peers allow it.
     Suspected(Suspicion),
+    /// Should rest, if the peers allow it.
+    Tired {
+        rest_us: u64,
+    },
 }
 
 /// A soft reason to eject, with its numbers.
@@ -301,7 +305,9 @@ impl Health {
         if self.is_stale(seen) {
             return Step::Nothing;
         }
-        if !seen.is_slow {
+        let state = self.state.at(told.now_us, seen.rules.slow_start_us);
+        // One that warms up is slow, and has little to do for it.
+        if !seen.is_slow || matches!(state, State::Ramping { .. }) {
             self.streak = Streak::default();
         } else if self.streak.slow() {
             return Step::Suspected(Suspicion {
@@ -341,25 +347,46 @@ impl Health {
         if !self.state.is_in_rotation() || self.is_stale(seen) || rest_us == 0 {
             return Step::Nothing;
         }
-        let until_us = now_us + rest_us;
-        let was = std::mem::replace(&mut self.state, State::Resting { until_us });
-        if let State::Resting { until_us: before } = was.at(now_us, seen.rules.slow_start_us) {
-            self.state = State::Resting {
-                until_us: until_us.max(before),
-            };
-            return Step::Nothing;
+        let is_enough = self.streak.rest();
+        match self.state.at(now_us, seen.rules.slow_start_us) {
+            State::Resting { until_us } => {
+                let until_us = until_us.max(now_us + rest_us);
+                self.state = State::Resting { until_us };
+                Step::Nothing
+            }
+            _ if is_enough => Step::Tired { rest_us },
+            _ => Step::Nothing,
         }
+    }
+
+    /// Gives it its rest; whether that is allowed was settled before.
+    pub(super) fn lay_down(&mut self, rest_us: u64, now_us: u64) -> Verdict {
+        let until_us = now_us + rest_us;
+        self.state = State::Resting { until_us };
         self.since_us = now_us;
-        Step::Decided(Verdict::Resting { rest_us })
+        Verdict::Resting { rest_us }
+    }
+
+    /// Whether it asked for rest and has not answered well since.
+    pub(super) fn is_tired(&self) -> bool {
+        self.streak.has_asked_for_rest()
     }
 
     fn fail_trial(&mut self, seen: &Seen<'_>, at_least_us: u64) {
+        /// However long the trial took.
+        const PAUSE_US: u64 = 100_000;
         let (now_us, random) = (seen.told.now_us, seen.told.random);
         let out_us = now_us.saturating_sub(self.since_us);
         let wait_us = self.backoff.again(out_us, false, random);
+        // From its beginning: it may have recovered just after.
+        let began_us = match self.state {
+            State::Trial { since_us } => since_us,
+            _ => now_us,
+        };
+        let due_us = (began_us + wait_us).max(now_us + at_least_us.max(PAUSE_US));
         self.state = State::Out {
             hard: false,
-            due_us: now_us + wait_us.max(at_least_us),
+            due_us,
         };
     }
 

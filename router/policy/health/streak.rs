@@ -16,6 +16,9 @@ const ENOUGH_OVERDUE: u8 = 3;
 /// Slow answers in a row that are not chance.
 const ENOUGH_SLOW: u8 = 20;
 
+/// Answers that ask for rest: a lone one may be about what was asked for.
+const ENOUGH_RESTS: u8 = 2;
+
 /// What counts as failing alike.
 const ALIKE: u8 = 2;
 
@@ -41,6 +44,7 @@ pub(super) struct Streak {
     timed_out: u8,
     overdue: u8,
     slow: u8,
+    rests: u8,
 }
 
 impl Streak {
@@ -72,6 +76,17 @@ impl Streak {
         self.slow >= ENOUGH_SLOW
     }
 
+    /// Counts an answer that asks for rest; whether it means it.
+    pub(super) fn rest(&mut self) -> bool {
+        self.rests = self.rests.saturating_add(1);
+        self.rests >= ENOUGH_RESTS
+    }
+
+    /// Whether an answer asked for rest.
+    pub(super) fn has_asked_for_rest(&self) -> bool {
+        self.rests > 0
+    }
+
     /// An answer came, if not a good one.
     pub(super) fn heard(&mut self) {
         self.overdue = 0;
@@ -97,7 +112,7 @@ impl Streak {
 
     /// Whether an answer that goes well would change anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.points == 0 && self.overdue == 0 && self.slow == 0
+        self.points == 0 && self.overdue == 0 && self.slow == 0 && self.rests == 0
     }
 
     /// Whether it fails in this way, more than by chance.

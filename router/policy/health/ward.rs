@@ -6,10 +6,11 @@
 //! cap together.
 //!
 //! **Invariant**: a soft reason never takes out the last backend in rotation,
-//! nor more than half of those that count (one of two or three).
+//! nor more than half of those that count (one of two or three); nor do more rest
+//! than these leave.
 
 use super::record::{Seen, Step, Suspicion};
-use super::{Health, Outcome, Reason, Return, Rules, Spare, Try, Verdict};
+use super::{Health, Outcome, Reason, Return, Rules, Spare, State, Try, Verdict};
 
 /// A slow answer takes at least this.
 pub const SLOW_FLOOR_US: u64 = 50_000;
@@ -145,6 +146,7 @@ impl Ward {
             Step::Suspected(suspicion) => {
                 self.judge(pool, index, rules, &suspicion, tries, moment)?
             }
+            Step::Tired { rest_us } => lay_down(pool, index, rules, rest_us, moment.0)?,
         };
         Some(match verdict {
             Verdict::Ejected {
@@ -256,13 +258,64 @@ impl Peers {
         if reason == Reason::Rate && (self.failed * 10 > self.tried || self.tried < PEERS_KNOWN) {
             return Err(None);
         }
-        // Half of all, itself included, but one of two or three.
-        let hosts = self.hosts + 1;
-        let most = (hosts / 2).max(1);
-        if self.soft_out + 1 > most {
+        if self.soft_out + 1 > most_away(self.hosts + 1) {
             return Err(Some(Spare::Cap));
         }
         Ok(())
+    }
+}
+
+/// A backend asks for rest. It gets it if, at rest or out for a soft reason, at
+/// most half of those that count are (one of two or three), and another is well:
+/// where as many of the others ask for it too, it would only make their load
+/// heavier.
+fn lay_down<P: Pool>(
+    pool: &P,
+    index: usize,
+    rules: &Rules,
+    rest_us: u64,
+    now_us: u64,
+) -> Option<Verdict> {
+    if !pool.host(index).counts {
+        return None;
+    }
+    let (mut hosts, mut away, mut awake, mut tired) = (1, 1, 0, 0);
+    for other in (0..pool.len()).filter(|&other| other != index) {
+        if !pool.host(other).counts {
+            continue;
+        }
+        hosts += 1;
+        pool.with(other, |health| {
+            match health.state().at(now_us, rules.slow_start_us) {
+                state if state.is_soft_out() => away += 1,
+                State::Resting { .. } => away += 1,
+                State::Out { .. } => {}
+                _ => {
+                    awake += 1;
+                    tired += u32::from(health.is_tired());
+                }
+            }
+        });
+    }
+    let is_allowed = away <= most_away(hosts) && awake > 0 && tired * 2 < awake;
+    is_allowed.then(|| pool.with(index, |health| health.lay_down(rest_us, now_us)))
+}
+
+/// How many of so many may be out for a soft reason: half, but one of two or
+/// three.
+fn most_away(hosts: u32) -> u32 {
+    (hosts / 2).max(1)
+}
+
+/// Whether two reasons can have one cause. What all answer says nothing of who
+/// is frozen or slow.
+fn is_kin(a: Reason, b: Reason) -> bool {
+    use Reason::{BadAnswer, Rate, Reset, Silent, Status, TimedOut};
+    match a {
+        Status(_) | Rate => matches!(b, Status(_) | Rate),
+        Reset | BadAnswer => matches!(b, Reset | BadAnswer),
+        Silent | TimedOut => matches!(b, Silent | TimedOut),
+        _ => false,
     }
 }
 
@@ -281,11 +334,7 @@ fn readmit_soft<P: Pool>(
             continue;
         }
         pool.with(other, |health| {
-            let is_alike = match (reason, health.reason()) {
-                (_, Some(Reason::Probe)) => false,
-                (Reason::Rate, out) => out == Some(Reason::Rate),
-                _ => true,
-            };
+            let is_alike = health.reason().is_some_and(|out| is_kin(out, reason));
             if health.state().is_soft_out() && is_alike {
                 health.readmit(Return::Trial, host.tries, now_us, rules);
                 readmitted += 1;

@@ -227,3 +227,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_others_answer_brings_back_nobody_who_is_frozen_or_slow() {
+    for is_frozen in [true, false] {
+        let mut world = World::new(4);
+        let verdict = match is_frozen {
+            true => world.tell_times(3, 0, Outcome::Overdue),
+            false => world.tell_times(20, 0, answered(200, 60)),
+        };
+        assert!(reason_of(verdict).is_some());
+        for _ in 0..20 {
+            for index in 1..4 {
+                world.tell(index, answered(503, 5));
+            }
+        }
+        assert!(!world.is_in(0), "frozen: {is_frozen}");
+    }
+}
+
+#[test]
+fn one_that_fell_silent_comes_back_if_all_fall_silent() {
+    let mut world = World::new(4);
+    world.tell_times(3, 0, Outcome::Overdue);
+    for _ in 0..3 {
+        for index in 1..4 {
+            world.tell(index, Outcome::Overdue);
+        }
+    }
+    assert!(world.is_in(0));
+}

@@ -170,10 +170,14 @@ fn a_try_that_began_before_the_backend_came_back_tells_of_what_is_over() {
 #[test]
 fn asking_for_rest_is_no_failure() {
     let mut world = World::new(3);
-    let rest = |s: u64| Outcome::AskedForRest {
-        rest_us: s * SECOND_US,
-        first_byte_us: MS,
-    };
+    let rest = rest_for;
+    // A lone one may be about what was asked for.
+    for _ in 0..10 {
+        assert_eq!(world.tell(0, rest(300)), None);
+        assert!(world.members[0].health.borrow().is_watched());
+        world.tell(0, OK);
+    }
+    assert_eq!(world.tell(0, rest(300)), None);
     let verdict = world.tell(0, rest(300));
     assert_eq!(
         verdict,
@@ -185,6 +189,63 @@ fn asking_for_rest_is_no_failure() {
     assert!(matches!(world.state(0), State::Resting { .. }));
     world.pass_time(31 * SECOND_US);
     assert_eq!(world.state(0), State::Settled);
+}
+
+const fn rest_for(s: u64) -> Outcome {
+    Outcome::AskedForRest {
+        rest_us: s * SECOND_US,
+        first_byte_us: MS,
+    }
+}
+
+#[test]
+fn at_most_half_rest_or_are_out_and_one_stays_awake() {
+    for backends in 1..=9 {
+        let mut world = World::new(backends);
+        let most = if backends == 1 {
+            0
+        } else {
+            (backends / 2).max(1)
+        };
+        let out = usize::from(backends >= 4);
+        if out == 1 {
+            world.tell_times(5, 0, answered(502, 1));
+            assert!(!world.is_in(0));
+        }
+        let mut resting = 0;
+        for index in out..backends {
+            // Once it rests it asks no more, and the others are well.
+            for other in out..backends {
+                world.tell(other, OK);
+            }
+            let verdict = world.tell_times(2, index, rest_for(30));
+            resting += usize::from(matches!(verdict, Some(Verdict::Resting { .. })));
+        }
+        assert_eq!(resting + out, most, "of {backends}");
+    }
+}
+
+#[test]
+fn nobody_rests_where_half_of_the_others_ask_for_it_too() {
+    for backends in 3..=9 {
+        let mut world = World::new(backends);
+        for _ in 0..20 {
+            for index in 0..backends {
+                assert_eq!(world.tell(index, rest_for(30)), None, "of {backends}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_that_warms_up_is_slow_and_stays() {
+    let mut world = World::new(4);
+    *world.members[0].health.borrow_mut() = Health::joining();
+    assert_eq!(world.tell_times(100, 0, answered(200, 60)), None);
+    assert!(world.is_in(0));
+    world.rules.slow_start_us = 0;
+    let verdict = world.tell_times(20, 0, answered(200, 60));
+    assert_eq!(reason_of(verdict), Some(Reason::Slow));
 }
 
 #[test]

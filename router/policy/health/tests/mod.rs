@@ -97,7 +97,7 @@ impl World {
         self.ward = ward;
         let host = &mut self.members[index].host;
         host.tries += 1;
-        if let Outcome::Answered { status: ..=499, .. } = outcome {
+        if let Outcome::Answered { .. } | Outcome::AskedForRest { .. } = outcome {
             host.answered_us = self.now_us;
         }
         verdict

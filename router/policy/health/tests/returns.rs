@@ -78,6 +78,22 @@ fn a_soft_failure_is_back_within_two_seconds_of_recovering() {
 }
 
 #[test]
+fn a_trial_that_took_long_does_not_put_off_the_next() {
+    let mut world = World::new(2);
+    world.tell_times(3, 0, Outcome::Overdue);
+    for _ in 0..20 {
+        world.wait_for_trial(0);
+        let began_us = world.now_us;
+        world.pass_time(SECOND_US);
+        assert_eq!(world.tell_after(0, SECOND_US, Outcome::Overdue), None);
+        world.wait_for_trial(0);
+        assert!(world.now_us - began_us <= 1_650 * MS);
+        // The next one too.
+        world.tell(0, Outcome::Overdue);
+    }
+}
+
+#[test]
 fn only_what_the_trial_itself_told_decides_it() {
     let mut world = World::new(2);
     eject_soft(&mut world, 0);
