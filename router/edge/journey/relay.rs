@@ -107,12 +107,8 @@ pub async fn relay<S: Wire>(
     };
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
-        tell(
-            &client.thread,
-            &checkout,
-            ledger.sent_at,
-            Outcome::BadAnswer,
-        );
+        let sent_at = ledger.sent_at;
+        tell(&client.thread, &checkout, sent_at, Outcome::BadAnswer);
         client.thread.cells.inc(Counter::BackendBadAnswer);
         ledger.cause = Some(bad.cause);
         return super::answer(client, work, ledger, upload, Code::H25).await;
