@@ -129,11 +129,11 @@ fn is_own_end(stream: &TcpStream) -> io::Result<bool> {
     Ok(stream.local_addr()? == stream.peer_addr()?)
 }
 
-/// Whether a connection failed for want of descriptors or ports of our own.
+/// Whether a connection failed for want of descriptors, ports or memory of our own.
 pub fn is_own_want(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL)
+        Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM)
     )
 }
 

@@ -147,6 +147,7 @@ metrics! {
     "Tries beyond a request's first, by what made the one before fail. Requests answered after one of these succeeded because of it." {
         RetriedConnect ("connect") RetriedClosedReused ("closed_reused")
         RetriedClosedNew ("closed_new") RetriedStatus ("status") RetriedTryTimeout ("try_timeout")
+        RetriedBadAnswer ("bad_answer")
     }
 
     HEDGES "portico_hedges_total" ["tries" Sum] ("outcome")

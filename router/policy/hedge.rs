@@ -24,6 +24,8 @@ pub struct Stall {
     pub quiet_us: u64,
     /// Overdue tries on it, this one included, since it last answered.
     pub overdue: u32,
+    /// The try overtakes another: two backends were too slow for this request.
+    pub overtakes: bool,
     /// It is out of rotation, on trial, or back from there a moment ago.
     pub in_doubt: bool,
 }
@@ -42,8 +44,8 @@ pub enum Patience {
 
 /// A lone overdue try waits so many times longer: of few requests one may just
 /// be long.
-const LONE_TIMES: u64 = 4;
-const LONE_FLOOR_US: u64 = 1_000_000;
+const LONE_TIMES: u64 = 10;
+const LONE_FLOOR_US: u64 = 2_000_000;
 
 /// Looks are a quarter of the wait apart, so that even a long poll costs only a
 /// few.
@@ -54,7 +56,7 @@ impl Stall {
     pub fn patience(&self) -> Patience {
         let is_silent = self.quiet_us >= self.overdue_us && self.quiet_us >= self.waited_us / 2;
         let lone_us = (LONE_TIMES * self.overdue_us).max(LONE_FLOOR_US);
-        let is_out_of_proportion = self.is_learned && self.waited_us >= lone_us;
+        let is_out_of_proportion = self.is_learned && !self.overtakes && self.waited_us >= lone_us;
         if is_silent && (self.overdue >= 2 || self.in_doubt || is_out_of_proportion) {
             return Patience::Over;
         }
@@ -74,6 +76,7 @@ mod tests {
         is_learned: true,
         quiet_us: u64::MAX,
         overdue: 1,
+        overtakes: false,
         in_doubt: false,
     };
 
@@ -119,17 +122,22 @@ mod tests {
     #[test]
     fn a_lone_try_is_overtaken_when_it_is_out_of_proportion() {
         let long = Stall {
-            waited_us: 1_000_000,
+            waited_us: 2_000_000,
             ..LONE
         };
         assert_eq!(long.patience(), Patience::Over);
+        let second = Stall {
+            overtakes: true,
+            ..long
+        };
+        assert!(matches!(second.patience(), Patience::Again { .. }));
         let unknown = Stall {
             is_learned: false,
             ..long
         };
-        assert_eq!(unknown.patience(), Patience::Again { after_us: 250_000 });
+        assert_eq!(unknown.patience(), Patience::Again { after_us: 500_000 });
         let slow_app = Stall {
-            overdue_us: 900_000,
+            overdue_us: 300_000,
             ..long
         };
         assert!(matches!(slow_app.patience(), Patience::Again { .. }));

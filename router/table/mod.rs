@@ -34,6 +34,7 @@ pub use app::{App, Backend};
 pub use change::Install;
 pub use live::{AppLive, BackendLive};
 pub use memory::TableMemory;
+pub use pace::Waiting;
 pub use policy::{Hedge, Policy, PolicyError, Probe, StatusSet};
 pub use probed::ProbedApps;
 pub use vitals::{Moment, Probed, Told};

@@ -15,6 +15,19 @@ use crate::policy::hedge::{Patience, Stall};
 use crate::policy::latency::Merged;
 use crate::policy::retry::{Allowance, Retry};
 
+/// A try that waits for its first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// The backend's index.
+    pub index: usize,
+    /// Now.
+    pub now_us: u64,
+    /// Since its request was sent whole.
+    pub waited_us: u64,
+    /// It was begun beside another.
+    pub overtakes: bool,
+}
+
 impl App {
     /// Reads the sketches anew.
     #[cold]
@@ -62,9 +75,23 @@ impl App {
         }
     }
 
-    /// What to do about an overdue try, sent whole `waited_us` ago, where the
-    /// app's policy leaves that to what was learned; `None`: nothing.
-    pub fn patience(&self, index: usize, now_us: u64, waited_us: u64) -> Option<Patience> {
+    /// Since a backend answered anything, microseconds; for ever if it never did.
+    pub fn quiet_us(&self, index: usize, now_us: u64) -> u64 {
+        match self.backends[index].live().answered_us.load(Relaxed) {
+            0 => u64::MAX,
+            at_us => now_us.saturating_sub(at_us),
+        }
+    }
+
+    /// What to do about an overdue try where the app's policy leaves that to
+    /// what was learned; `None`: nothing.
+    pub fn patience(&self, waiting: &Waiting) -> Option<Patience> {
+        let &Waiting {
+            index,
+            now_us,
+            waited_us,
+            overtakes,
+        } = waiting;
         if self.policy.hedge != Hedge::Learned {
             return None;
         }
@@ -76,6 +103,7 @@ impl App {
             is_learned: live.median_us.load(Relaxed) > 0,
             quiet_us: now_us.saturating_sub(backend.heard_us()),
             overdue: locked(&backend.health).overdue_len(),
+            overtakes,
             in_doubt: !is_steady,
         };
         Some(stall.patience())

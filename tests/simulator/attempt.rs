@@ -11,6 +11,7 @@ use portico::policy::health::ConnectFailure;
 use portico::policy::health::Outcome;
 use portico::policy::hedge::Patience;
 use portico::policy::retry::Retry;
+use portico::table::Waiting;
 
 use crate::arena::Id;
 use crate::backend::Reply;
@@ -201,15 +202,23 @@ impl World {
         let attempt = self.attempts.get_mut(id).expect("it must be under way");
         let sent_us = attempt.sent_us.expect("it must have been sent");
         let (request, backend, look_us) = (attempt.request, attempt.backend, attempt.look_us);
-        if !attempt.overdue && now_us >= sent_us + app.overdue_after_us() {
-            attempt.overdue = true;
+        let became_overdue = !attempt.overdue && now_us >= sent_us + app.overdue_after_us();
+        attempt.overdue |= became_overdue;
+        let overtakes = self.request(request).aside.iter().any(|&other| other != id);
+        if became_overdue && !overtakes {
             self.tell(id, Outcome::Overdue);
         }
         let known = self.request(request);
         let look_us = if !known.repeatable || known.retries_left == 0 {
             None
         } else {
-            match app.patience(backend, now_us, now_us - sent_us) {
+            let waiting = Waiting {
+                index: backend,
+                now_us,
+                waited_us: now_us - sent_us,
+                overtakes,
+            };
+            match app.patience(&waiting) {
                 Some(Patience::Again { after_us }) => Some(now_us + after_us),
                 Some(Patience::Over) => return self.overtake(id),
                 None if look_us.is_some_and(|at_us| now_us >= at_us) => return self.overtake(id),

@@ -8,6 +8,8 @@
 //!          │                   │ overdue          ▲
 //!          │                   ▼                  │ spoke first
 //!          └─────◀── set aside, still waited for ─┘
+//!
+//! nobody did better: the answer of 502, 503 or 504 held back is passed on
 //! ```
 //!
 //! Owns the loop over tries. Whether a request may be sent again is
@@ -34,6 +36,11 @@ use crate::observe::{Code, Counter};
 use crate::policy::health::Outcome;
 use crate::policy::hedge::Patience;
 use crate::policy::retry::Retry;
+use crate::table::Waiting;
+
+/// A try that should be overtaken and cannot be, for want of a backend or of
+/// budget, is looked at again after a quarter of its wait, and not before this.
+const AGAIN_US: Micros = 250_000;
 
 /// A conversation with a backend whose answer's head is in.
 pub struct Answered {
@@ -60,8 +67,6 @@ pub(super) enum Fault {
     Closed,
     /// No first byte in the request's time.
     Silent,
-    /// No first byte in the app's `try_timeout`, and another way is open.
-    Outlasted,
     /// The answer breaks a rule.
     Defect(Defect),
     /// Not the backend's: ends the request.
@@ -72,13 +77,16 @@ pub(super) enum Fault {
 pub(super) enum ConnectFault {
     Refused,
     TimedOut,
+    /// Not opened as quickly as any should be; there is another way.
+    Slow,
 }
 
 /// What interrupted a try.
 pub(super) enum Halt {
     /// It failed.
     Fault(Fault),
-    /// No first byte for far longer than the app takes; it may still come.
+    /// No first byte for far longer than the app takes, or than it allows a try;
+    /// it may still come.
     Overdue,
     /// A try set aside had something to say first.
     Overtaken(Try),
@@ -100,6 +108,8 @@ enum Next {
     Wait(Try),
     /// With one that was set aside.
     Resume(Try),
+    /// With nothing: its answer is in, and nobody did better.
+    Answered(Try),
 }
 
 /// Sends the request until one backend answers.
@@ -109,14 +119,12 @@ pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Fai
         let current = match next {
             Next::Pick => match pick(ex).await {
                 Ok(checkout) => begin(ex, checkout).await,
-                Err(failed) => match ex.tries.take_aside() {
-                    Some(one) if matches!(failed, Failed::Answer(_)) => Ok(resume(ex, one)),
-                    _ => return Err(failed),
-                },
+                Err(failed) => Err(instead(ex, failed)),
             },
             Next::Begin(checkout) => begin(ex, checkout).await,
             Next::Wait(one) => Ok(one),
             Next::Resume(one) => Ok(resume(ex, one)),
+            Next::Answered(poor) => return Ok(pass_on(ex, poor)),
         };
         let mut current = match current {
             Ok(current) => current,
@@ -126,9 +134,9 @@ pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Fai
             }
         };
         next = match await_head(ex, &mut current).await {
-            Ok(()) => match better(ex, &current) {
-                Some(checkout) => Next::Begin(checkout),
-                None => return Ok(answered(ex, current)),
+            Ok(()) => match answered(ex, current) {
+                Ok(answered) => return Ok(answered),
+                Err(next) => next,
             },
             Err(Halt::Overtaken(one)) => Next::Resume(one),
             Err(Halt::Overdue) => overdue(ex, current),
@@ -161,6 +169,7 @@ async fn begin<S: Wire>(
             overdue: false,
             look_at: NEVER,
             outlasted: false,
+            overtakes: ex.tries.has_aside(),
         }),
         Err(Halt::Overtaken(one)) => Err(Ok(Next::Resume(one))),
         Err(Halt::Overdue) => unreachable!("a connection being opened must not be overdue"),
@@ -176,48 +185,83 @@ fn resume<S: Wire>(ex: &mut Exchange<'_, S>, one: Try) -> Try {
     one
 }
 
-/// A try failed: another, one set aside, or the end.
+/// A try failed: another, or what there is instead.
 fn go_on<S: Wire>(
     ex: &mut Exchange<'_, S>,
     checkout: &Checkout,
     fault: Fault,
 ) -> Result<Next, Failed> {
-    let silent = matches!(fault, Fault::Silent);
+    if matches!(fault, Fault::Silent) {
+        // All of them had their time.
+        for one in ex.tries.give_up_aside() {
+            ex.tell_sent(&one.checkout, one.sent_at, Outcome::TimedOut);
+        }
+    }
     match ex.judge(checkout, fault) {
         Ok(()) => Ok(Next::Pick),
-        Err(Failed::Answer(_)) if !silent && ex.tries.has_aside() => {
-            let one = ex.tries.take_aside();
-            Ok(Next::Resume(one.expect("a try must be set aside")))
-        }
-        Err(failed) => {
-            if silent {
-                for one in ex.tries.give_up_aside() {
-                    ex.tell_sent(&one.checkout, one.sent_at, Outcome::TimedOut);
-                }
-            }
-            Err(failed)
-        }
+        Err(failed) => instead(ex, failed),
     }
 }
 
-/// The answer is passed on.
-fn answered<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Answered {
-    if !ex.tries.give_up_aside().is_empty() {
+/// No other try will begin: one set aside may still answer; then there may be
+/// an answer held back; else the request failed.
+fn instead<S: Wire>(ex: &mut Exchange<'_, S>, failed: Failed) -> Result<Next, Failed> {
+    if !matches!(failed, Failed::Answer(_)) {
+        return Err(failed);
+    }
+    if let Some(one) = ex.tries.take_aside() {
+        return Ok(Next::Resume(one));
+    }
+    match ex.fall_back() {
+        Some(poor) => Ok(Next::Answered(poor)),
+        None => Err(failed),
+    }
+}
+
+/// An answer's head is in: it is passed on, unless another backend may do
+/// better.
+fn answered<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Result<Answered, Next> {
+    ex.tell_answer(&current);
+    if matches!(ex.work.response.status, 502..=504) {
+        if let Some(checkout) = better(ex, &current) {
+            // An answer that came before the request's end cannot be kept: what
+            // is left of the request goes to the next.
+            if ex.upload.is_done() {
+                ex.hold_back(current);
+            }
+            return Err(Next::Begin(checkout));
+        }
+        if let Some(one) = ex.tries.take_aside() {
+            ex.hold_back(current);
+            return Err(Next::Resume(one));
+        }
+    }
+    Ok(pass_on(ex, current))
+}
+
+/// The answer is the request's: every other try is over.
+fn pass_on<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Answered {
+    let given_up = ex.tries.give_up_aside();
+    if current.overtakes && !given_up.is_empty() {
         ex.count(Counter::HedgesWon);
     }
-    ex.tell_answer(&current);
+    if ex.app.hedge_after_us().is_some() {
+        // A quantile of the winners alone would sink with each overtaking.
+        let now = ex.now();
+        for one in given_up {
+            let waited_us = one.sent_at.map_or(0, |at| now.saturating_sub(at));
+            let (app, index) = (one.checkout.app(), one.checkout.index());
+            app.gave_up(index, ex.client.thread.index, now, waited_us);
+        }
+    }
     Answered {
         checkout: current.checkout,
         backend: current.stream,
     }
 }
 
-/// A backend that may do better than an answer of 502, 503 or 504; none: the
-/// answer is passed on as it is.
+/// A backend that may do better than an answer of 502, 503 or 504.
 fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> {
-    if !matches!(ex.work.response.status, 502..=504) {
-        return None;
-    }
     if !ex.may_be_repeated() {
         ex.count(if ex.work.head.idempotent() {
             Counter::WithheldBody
@@ -226,26 +270,28 @@ fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> 
         });
         return None;
     }
-    ex.tries.met(&current.checkout);
+    ex.meet(&current.checkout);
     let checkout = pick_now(ex)?;
     if let Some(withheld) = ex.use_up() {
         ex.count(withheld);
         return None;
     }
-    ex.tell_answer(current);
     ex.count(Counter::RetriedStatus);
     Some(checkout)
 }
 
-/// A try is overdue: another beside it, if patience with its backend is over,
-/// the request may be repeated and a better backend is at hand; else it is only
-/// waited for.
+/// A try is overdue, or outlasted the app's `try_timeout`: another beside it, if
+/// patience with its backend is over, the request may be repeated and a better
+/// backend is at hand; else it is only waited for.
 fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
     let now = ex.now();
     let sent_at = current.sent_at.unwrap_or(now);
     if !current.overdue && now >= sent_at + ex.app.overdue_after_us() {
         current.overdue = true;
-        ex.tell_sent(&current.checkout, current.sent_at, Outcome::Overdue);
+        if !current.overtakes {
+            // Where two were too slow for it, the request is, not they.
+            ex.tell_sent(&current.checkout, current.sent_at, Outcome::Overdue);
+        }
     }
     let may_be_overtaken = ex.may_be_repeated()
         && ex.upload.is_done()
@@ -255,30 +301,50 @@ fn overdue<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try) -> Next {
         current.look_at = NEVER;
         return Next::Wait(current);
     }
-    let (checkout, waited_us) = (&current.checkout, now - sent_at);
-    let after_us = match checkout.app().patience(checkout.index(), now, waited_us) {
+    if current.outlasted {
+        return overtake(ex, current, Retry::Again, now);
+    }
+    let waiting = Waiting {
+        index: current.checkout.index(),
+        now_us: now,
+        waited_us: now - sent_at,
+        overtakes: current.overtakes,
+    };
+    let after_us = match current.checkout.app().patience(&waiting) {
         Some(Patience::Again { after_us }) => after_us,
-        Some(Patience::Over) => return overtake(ex, current, now),
-        None if now >= current.look_at => return overtake(ex, current, now),
+        Some(Patience::Over) => return overtake(ex, current, Retry::Hedge, now),
+        None if now >= current.look_at => return overtake(ex, current, Retry::Hedge, now),
         None => return Next::Wait(current),
     };
     current.look_at = now + after_us;
     Next::Wait(current)
 }
 
-/// Another try beside this one, if there is a backend and a budget for it.
-fn overtake<S: Wire>(ex: &mut Exchange<'_, S>, mut current: Try, now: Micros) -> Next {
-    ex.tries.met(&current.checkout);
-    current.look_at = NEVER;
+/// Another try beside this one, if there is a backend and a budget for it; if
+/// not, it is looked at again.
+fn overtake<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    mut current: Try,
+    spend: Retry,
+    now: Micros,
+) -> Next {
+    let waited_us = now - current.sent_at.unwrap_or(now);
+    current.look_at = now + (waited_us / 4).max(AGAIN_US);
+    ex.meet(&current.checkout);
     let Some(checkout) = pick_now(ex) else {
         return Next::Wait(current);
     };
-    if !ex.app.withdraw_retry(now, Retry::Hedge) {
-        ex.count(Counter::WithheldBudget);
+    if !ex.app.withdraw_retry(now, spend) {
+        if !std::mem::replace(&mut ex.tries.budget_short, true) {
+            ex.count(Counter::WithheldBudget);
+        }
         return Next::Wait(current);
     }
     ex.tries.retries_left -= 1;
-    ex.count(Counter::HedgesBegun);
+    ex.count(match spend {
+        Retry::Again => Counter::RetriedTryTimeout,
+        Retry::Hedge => Counter::HedgesBegun,
+    });
     ex.tries.set_aside(current);
     Next::Begin(checkout)
 }

@@ -13,7 +13,7 @@ use super::attempt::{Failed, Fault, Halt};
 use super::client::Wire;
 use super::exchange::{Exchange, NEVER, Try, after};
 use super::upload::{Trouble, Upload};
-use super::{Work, pick, relay};
+use super::{Work, relay};
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
@@ -202,16 +202,8 @@ fn lapsed<S: Wire>(ex: &mut Exchange<'_, S>, current: &mut Try) -> Option<Halt> 
     if now >= due.silent {
         return Some(Fault::Silent.into());
     }
-    if now >= due.outlasted {
-        current.outlasted = true;
-        if ex.may_be_repeated()
-            && ex.tries.retries_left > 0
-            && pick::has_other(ex, &current.checkout)
-        {
-            return Some(Fault::Outlasted.into());
-        }
-    }
-    (now >= due.overdue).then_some(Halt::Overdue)
+    current.outlasted |= now >= due.outlasted;
+    (now >= due.overdue.min(due.outlasted)).then_some(Halt::Overdue)
 }
 
 /// Lets a 101 through only if the client asked for it and its request is sent

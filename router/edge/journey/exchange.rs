@@ -14,7 +14,9 @@ use super::Work;
 use super::client::{Client, Wire};
 use super::ledger::Ledger;
 use super::upload::Upload;
+use crate::edge::buffer::Buffer;
 use crate::edge::clock::Micros;
+use crate::edge::http1::response::{Defect, ResponseHead};
 use crate::edge::upstream::Checkout;
 use crate::observe::Code;
 use crate::policy::balance::Tried;
@@ -51,8 +53,19 @@ pub(super) struct Try {
     pub(super) overdue: bool,
     /// When patience with it is looked at; [`NEVER`] if it is not.
     pub(super) look_at: Micros,
-    /// It outlasted the app's `try_timeout`, and there was no other way.
+    /// It outlasted the app's `try_timeout`.
     pub(super) outlasted: bool,
+    /// It was begun beside others.
+    pub(super) overtakes: bool,
+}
+
+/// An answer held back while another backend is asked.
+pub(super) struct Poor {
+    pub(super) from: Try,
+    answer: Buffer,
+    answer_bytes: usize,
+    response: ResponseHead,
+    first_byte_at: Option<Micros>,
 }
 
 /// What a request's tries met.
@@ -69,6 +82,14 @@ pub(super) struct Tries {
     pub(super) refused: u32,
     pub(super) timed_out: u32,
     pub(super) closed: u32,
+    /// The last answer that could not be passed on.
+    pub(super) defect: Option<Defect>,
+    /// Time spent on opening connections.
+    pub(super) connecting_us: u64,
+    /// An answer of 502, 503 or 504 that is passed on if nobody does better.
+    pub(super) poor: Option<Poor>,
+    /// It was counted that the budget has none for it.
+    pub(super) budget_short: bool,
     /// Sent whole, silent for too long, and still waited for.
     aside: Vec<Try>,
 }
@@ -84,19 +105,12 @@ impl Tries {
             refused: 0,
             timed_out: 0,
             closed: 0,
+            defect: None,
+            connecting_us: 0,
+            poor: None,
+            budget_short: false,
             aside: Vec::new(),
         }
-    }
-
-    /// Remembers a backend that was met.
-    pub(super) fn met(&mut self, checkout: &Checkout) {
-        if self.tried.contains(checkout.index()) {
-            return;
-        }
-        if let Some(place) = self.keys.get_mut(self.tried.len()) {
-            *place = checkout.backend().key();
-        }
-        self.tried.push(checkout.index());
     }
 
     /// Forgets which backends were met: there is no other.
@@ -104,8 +118,8 @@ impl Tries {
         self.tried = Tried::default();
     }
 
-    /// The code of a request that no try answered.
-    pub(super) fn code(&self) -> Code {
+    /// The code of a request that no try answered, by what refused it.
+    fn code(&self) -> Code {
         match (self.refused > 0, self.timed_out > 0, self.closed > 0) {
             (true, false, false) => Code::H21,
             (false, true, false) => Code::H19,
@@ -178,6 +192,69 @@ impl<'r, S: Wire> Exchange<'r, S> {
         }
     }
 
+    /// Remembers a backend that was met.
+    pub(super) fn meet(&mut self, checkout: &Checkout) {
+        let Some(index) = self.index_of(checkout) else {
+            return;
+        };
+        let tries = &mut self.tries;
+        if tries.tried.contains(index) {
+            return;
+        }
+        if let Some(place) = tries.keys.get_mut(tries.tried.len()) {
+            *place = checkout.backend().key();
+        }
+        tries.tried.push(index);
+    }
+
+    /// Where a backend is in the app as of now; it may have been chosen from an
+    /// earlier version.
+    pub(super) fn index_of(&self, checkout: &Checkout) -> Option<usize> {
+        if Arc::ptr_eq(&self.app, checkout.app()) {
+            return Some(checkout.index());
+        }
+        let key = [checkout.backend().key()];
+        let mut backends = self.app.backends.iter();
+        backends.position(|backend| backend.has_key_in(&key))
+    }
+
+    /// Keeps an answer that is passed on if nobody does better.
+    pub(super) fn hold_back(&mut self, from: Try) {
+        self.tries.poor = Some(Poor {
+            from,
+            answer: std::mem::take(&mut self.work.answer),
+            answer_bytes: self.work.answer_bytes,
+            response: std::mem::take(&mut self.work.response),
+            first_byte_at: self.ledger.first_byte_at,
+        });
+    }
+
+    /// Nobody did better: back to the answer held back, if there is one.
+    pub(super) fn fall_back(&mut self) -> Option<Try> {
+        let poor = self.tries.poor.take()?;
+        let spoilt = std::mem::replace(&mut self.work.answer, poor.answer);
+        self.client.thread.buffers.put(spoilt);
+        self.work.answer_bytes = poor.answer_bytes;
+        self.work.response = poor.response;
+        self.upload.finish();
+        self.ledger.resuming(&poor.from);
+        self.ledger.first_byte_at = poor.first_byte_at;
+        self.ledger.cause = None;
+        Some(poor.from)
+    }
+
+    /// The code of a request that no try answered; what could not be passed on
+    /// says most.
+    pub(super) fn failed_as(&mut self) -> Code {
+        match self.tries.defect {
+            Some(defect) => {
+                self.ledger.cause = Some(defect.cause);
+                defect.code
+            }
+            None => self.tries.code(),
+        }
+    }
+
     /// Now.
     pub(super) fn now(&self) -> Micros {
         self.client.thread.clock.now()
@@ -212,6 +289,10 @@ impl<'r, S: Wire> Exchange<'r, S> {
         };
         if Arc::ptr_eq(&newest, &self.app) {
             return true;
+        }
+        if !Arc::ptr_eq(newest.live(), self.app.live()) {
+            // Deleted and made anew: another app of the same name.
+            return false;
         }
         let keys = &self.tries.keys[..self.tries.tried.len()];
         let mut tried = Tried::default();

@@ -23,6 +23,10 @@ use crate::policy::health::{ConnectFailure, Outcome};
 use crate::policy::retry::Retry;
 use crate::table::Told;
 
+/// A backend that answered somebody this recently is there, however long a
+/// connection to it takes.
+const STILL_THERE_US: Micros = 1_000_000;
+
 /// A try's failure, as far as its request is concerned.
 struct Setback {
     /// The reason of the retry, if there is one.
@@ -33,11 +37,22 @@ struct Setback {
     stale: bool,
 }
 
+impl Setback {
+    /// The request reached a backend that is not innocent.
+    fn after(retry: Counter) -> Setback {
+        Setback {
+            retry,
+            unprocessed: false,
+            stale: false,
+        }
+    }
+}
+
 impl<S: Wire> Exchange<'_, S> {
     /// Tells of a failed try and fails the request unless it may go on to
     /// another.
     pub(super) fn judge(&mut self, checkout: &Checkout, fault: Fault) -> Result<(), Failed> {
-        let begun = self.ledger.interim_sent || !self.work.answer.is_empty();
+        let begun = !self.work.answer.is_empty();
         let setback = match fault {
             Fault::Final(failed) => return Err(failed),
             Fault::Silent => {
@@ -45,24 +60,10 @@ impl<S: Wire> Exchange<'_, S> {
                 self.count(Counter::BackendFirstByteTimeout);
                 return Err(Failed::Answer(Code::H12));
             }
-            Fault::Defect(defect) => return Err(self.defective(checkout, &defect)),
-            Fault::Closed if begun => {
-                self.tell(checkout, Outcome::BadAnswer);
-                self.count(Counter::BackendBrokeOff);
-                self.count(Counter::WithheldAnswerBegun);
-                return Err(Failed::Answer(Code::H13));
-            }
+            Fault::Defect(defect) => self.defective(checkout, &defect),
+            Fault::Closed if begun => self.broke_off(checkout),
             Fault::Closed => self.closed(checkout),
             Fault::Connect(kind) => self.unconnected(checkout, kind),
-            Fault::Outlasted => {
-                self.tell(checkout, Outcome::TimedOut);
-                self.tries.timed_out += 1;
-                Setback {
-                    retry: Counter::RetriedTryTimeout,
-                    unprocessed: false,
-                    stale: false,
-                }
-            }
         };
         self.may_go_on(checkout, &setback)
     }
@@ -93,17 +94,27 @@ impl<S: Wire> Exchange<'_, S> {
     }
 
     fn unconnected(&mut self, checkout: &Checkout, kind: ConnectFault) -> Setback {
-        let failure = match kind {
+        let outcome = match kind {
             ConnectFault::Refused => {
                 self.tries.refused += 1;
-                ConnectFailure::Refused
+                Outcome::ConnectFailed(ConnectFailure::Refused)
             }
             ConnectFault::TimedOut => {
                 self.tries.timed_out += 1;
-                ConnectFailure::TimedOut
+                Outcome::ConnectFailed(ConnectFailure::TimedOut)
+            }
+            ConnectFault::Slow => {
+                self.tries.timed_out += 1;
+                let quiet_us = checkout.app().quiet_us(checkout.index(), self.now());
+                if quiet_us < STILL_THERE_US {
+                    // A lost packet, or a full backlog: it is there.
+                    Outcome::TimedOut
+                } else {
+                    Outcome::ConnectFailed(ConnectFailure::TimedOut)
+                }
             }
         };
-        self.tell(checkout, Outcome::ConnectFailed(failure));
+        self.tell(checkout, outcome);
         Setback {
             retry: Counter::RetriedConnect,
             unprocessed: true,
@@ -111,37 +122,47 @@ impl<S: Wire> Exchange<'_, S> {
         }
     }
 
-    fn defective(&mut self, checkout: &Checkout, defect: &Defect) -> Failed {
+    /// What it answers cannot be passed on, and nothing of it was.
+    fn defective(&mut self, checkout: &Checkout, defect: &Defect) -> Setback {
         self.tell(checkout, Outcome::BadAnswer);
-        self.ledger.cause = Some(defect.cause);
+        self.tries.defect = Some(*defect);
         self.count(if defect.code == Code::H17 {
             Counter::BackendNotHttp
         } else {
             Counter::BackendBadAnswer
         });
-        Failed::Answer(defect.code)
+        Setback::after(Counter::RetriedBadAnswer)
+    }
+
+    /// It closed, or reset, in the middle of its head.
+    fn broke_off(&mut self, checkout: &Checkout) -> Setback {
+        self.tell(checkout, Outcome::BadAnswer);
+        self.tries.closed += 1;
+        self.count(Counter::BackendBrokeOff);
+        Setback::after(Counter::RetriedBadAnswer)
     }
 
     /// Whether the request may be sent again, and counts why not.
     fn may_go_on(&mut self, checkout: &Checkout, setback: &Setback) -> Result<(), Failed> {
-        let withheld = if !setback.unprocessed && !self.work.head.idempotent() {
+        let withheld = if self.ledger.interim_sent {
+            Some(Counter::WithheldAnswerBegun)
+        } else if !setback.unprocessed && !self.work.head.idempotent() {
             Some(Counter::WithheldNotIdempotent)
         } else if !setback.unprocessed && !self.upload.is_replayable() {
             Some(Counter::WithheldBody)
         } else if setback.stale {
             None
         } else {
-            self.tries.met(checkout);
+            self.meet(checkout);
             // Where nobody is there any more, it waits: tries make no difference.
             self.use_up()
                 .filter(|_| setback.retry != Counter::RetriedConnect || !pick::may_be_held(self))
         };
         if let Some(reason) = withheld {
             self.count(reason);
-            return Err(Failed::Answer(if setback.stale {
-                Code::H13
-            } else {
-                self.tries.code()
+            return Err(Failed::Answer(match setback.stale {
+                true => Code::H13,
+                false => self.failed_as(),
             }));
         }
         self.count(setback.retry);
@@ -170,8 +191,10 @@ impl<S: Wire> Exchange<'_, S> {
     pub(super) fn tell_answer(&self, current: &Try) {
         let response = &self.work.response;
         let first_byte_us = self.ledger.first_byte_us().unwrap_or(0);
+        // One request is one witness, whatever many backends tell it.
+        let is_first = self.ledger.tries == 1;
         let rest = match (response.status, response.retry_after) {
-            (503, Some(span)) => retry_after(span.of(self.work.answer.data())),
+            (503, Some(span)) if is_first => retry_after(span.of(self.work.answer.data())),
             _ => None,
         };
         let outcome = match rest {

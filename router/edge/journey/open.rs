@@ -17,11 +17,13 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::pick;
 use crate::edge::clock::Micros;
+use crate::edge::thread::Phase;
 use crate::edge::upstream::{self, Checkout};
 use crate::observe::{Code, Counter, Histogram};
 
-/// Queueing and connecting, retries included, end after this.
-pub(super) const CONNECT_PHASE: Duration = Duration::from_secs(75);
+/// Queueing and connecting, retries included, take at most this together; what
+/// the request was sent for meanwhile does not count.
+const CONNECT_PHASE: Duration = Duration::from_secs(75);
 
 /// A connection that takes longer is given up while another backend is left:
 /// between a lost packet's repeat (1 s) and any round trip.
@@ -47,24 +49,28 @@ pub(super) async fn connection<S: Wire>(
         ex.ledger.connect_us = Some(0);
         return Ok(stream);
     }
-    let patience = match pick::has_other(ex, checkout) {
-        true => ex.app.policy.connect_timeout.min(QUICK_CONNECT),
-        false => ex.app.policy.connect_timeout,
-    };
-    open(ex, checkout, patience).await
+    let quick = pick::has_other(ex, checkout);
+    open(ex, checkout, quick).await
 }
 
-/// Opens a connection, within the try's and the phase's time.
+/// Opens a connection, within the try's and the phase's time; `quick`: there is
+/// another way.
 async fn open<S: Wire>(
     ex: &mut Exchange<'_, S>,
     checkout: &Checkout,
-    patience: Duration,
+    quick: bool,
 ) -> Result<TcpStream, Halt> {
     let thread = Rc::clone(&ex.client.thread);
     let since = thread.clock.now();
+    let timeout = ex.app.policy.connect_timeout;
+    let timed_out = match quick && timeout > QUICK_CONNECT {
+        true => (after(since, QUICK_CONNECT), ConnectFault::Slow),
+        false => (after(since, timeout), ConnectFault::TimedOut),
+    };
+    let phase_ends = phase_ends(ex, since);
     ex.client
         .deadline
-        .set(after(since, patience).min(phase_end(ex)));
+        .set(timed_out.0.min(phase_ends).min(ex.expires_at));
     let mut connecting = pin!(upstream::connect(checkout.backend().address()));
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
@@ -80,16 +86,25 @@ async fn open<S: Wire>(
         {
             return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27)).into()));
         }
+        if thread.phase() == Phase::Cutting {
+            return Poll::Ready(Err(Fault::Final(Failed::Drained).into()));
+        }
         ex.client.deadline.poll(cx).map(|()| {
-            if thread.clock.now() >= ex.expires_at {
+            let now = thread.clock.now();
+            if now >= ex.expires_at {
                 return Err(Fault::Final(Failed::Answer(Code::H12)).into());
             }
+            if now >= phase_ends {
+                // The request's time, not the backend's: nothing to tell of it.
+                return Err(Fault::Final(Failed::Answer(Code::H19)).into());
+            }
             thread.cells.inc(Counter::ConnectTimedOut);
-            Err(Fault::Connect(ConnectFault::TimedOut).into())
+            Err(Fault::Connect(timed_out.1).into())
         })
     })
     .await;
     let took = thread.clock.now() - since;
+    ex.tries.connecting_us += took;
     ex.ledger.connect_us = Some(took);
     if outcome.is_ok() {
         thread.cells.inc(Counter::BackendOpened);
@@ -99,9 +114,11 @@ async fn open<S: Wire>(
     outcome
 }
 
-/// When the time for queueing and connecting is over.
-fn phase_end<S: Wire>(ex: &Exchange<'_, S>) -> Micros {
-    after(ex.ledger.began, CONNECT_PHASE).min(ex.expires_at)
+/// When the time for queueing and connecting is over, if nothing else is done
+/// from `now` on.
+pub(super) fn phase_ends<S: Wire>(ex: &Exchange<'_, S>, now: Micros) -> Micros {
+    let spent_us = ex.ledger.queue_us + ex.tries.connecting_us;
+    after(now, CONNECT_PHASE).saturating_sub(spent_us)
 }
 
 /// Asks a backend that broke off whether it is still there at all. If it is,
@@ -110,7 +127,7 @@ pub(super) async fn knock<S: Wire>(
     ex: &mut Exchange<'_, S>,
     checkout: Checkout,
 ) -> Result<(), Failed> {
-    match open(ex, &checkout, QUICK_CONNECT).await {
+    match open(ex, &checkout, true).await {
         Err(Halt::Fault(Fault::Connect(kind))) => {
             ex.left(&checkout, kind);
             Ok(())
@@ -118,7 +135,7 @@ pub(super) async fn knock<S: Wire>(
         Err(Halt::Fault(Fault::Final(failed))) => Err(failed),
         Ok(_) | Err(_) => {
             ex.count(Counter::WithheldNoBackend);
-            Err(Failed::Answer(ex.tries.code()))
+            Err(Failed::Answer(ex.failed_as()))
         }
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
     if ex.ledger.tries > 0 && !ex.refresh() {
         return Err(Failed::Answer(Code::H14));
     }
-    let mut knocked = false;
+    let (mut knocked, mut knocks) = (false, 0);
     // Of a request that just came, its beginning is recent enough.
     let mut now_us = match ex.ledger.tries {
         0 => ex.ledger.began,
@@ -95,8 +95,12 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
     };
     loop {
         match choose(ex, now_us, false) {
-            Found::Backend(checkout) if knocked && ex.tries.closed > 0 => {
+            Found::Backend(checkout) if knocked && knocks < ex.app.backends.len() => {
+                if ex.tries.closed == 0 {
+                    return Err(none_left(ex));
+                }
                 // It broke off and there is no other: is it still there?
+                knocks += 1;
                 open::knock(ex, checkout).await?;
             }
             Found::Backend(_) if knocked => return Err(none_left(ex)),
@@ -109,9 +113,11 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             }
             Found::Down(index) => {
                 if let Some(patience) = boot_wait(ex) {
-                    match wait(ex, Wait::Boot(patience)).await {
-                        Err(Failed::Answer(_)) => ex.tries.held = true,
-                        ended => return ended,
+                    let waited = wait(ex, Wait::Boot(patience)).await;
+                    // Held as long as it may be: one is tried all the same.
+                    let gave_up = ex.tries.held && matches!(waited, Err(Failed::Answer(_)));
+                    if !gave_up {
+                        return waited;
                     }
                 } else if let Some(checkout) = Checkout::take(&ex.app, index, ex.now(), false) {
                     return Ok(checkout);
@@ -132,15 +138,17 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
 }
 
 /// Every backend was met, and one that is still there met the request too.
-fn none_left<S: Wire>(ex: &Exchange<'_, S>) -> Failed {
+fn none_left<S: Wire>(ex: &mut Exchange<'_, S>) -> Failed {
     ex.count(Counter::WithheldNoBackend);
-    Failed::Answer(ex.tries.code())
+    Failed::Answer(ex.failed_as())
 }
 
 /// Whether a request that is with `held` could go to another backend at once.
 pub(super) fn has_other<S: Wire>(ex: &Exchange<'_, S>, held: &Checkout) -> bool {
     let mut tried = ex.tries.tried;
-    tried.push(held.index());
+    if let Some(index) = ex.index_of(held) {
+        tried.push(index);
+    }
     let choice = ex.app.choose(&Ask {
         now_us: ex.client.thread.clock.recent(),
         random: 0,
@@ -200,7 +208,7 @@ impl Wait {
             Wait::Boot(patience) => patience,
         };
         after(since, patience)
-            .min(after(ex.ledger.began, open::CONNECT_PHASE))
+            .min(open::phase_ends(ex, since))
             .min(ex.expires_at)
     }
 
@@ -285,10 +293,10 @@ fn poll_wait<S: Wire>(
         return Poll::Ready(Err(Failed::Drained));
     }
     ex.client.deadline.poll(cx).map(|()| {
-        Err(Failed::Answer(if ex.now() >= ex.expires_at {
-            Code::H12
-        } else {
-            Code::H11
-        }))
+        if ex.now() >= ex.expires_at {
+            return Err(Failed::Answer(Code::H12));
+        }
+        ex.tries.held = *what != Wait::Room;
+        Err(Failed::Answer(Code::H11))
     })
 }

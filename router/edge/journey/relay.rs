@@ -165,7 +165,10 @@ fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, br
     let cells = &client.thread.cells;
     match broke {
         Broke::Backend(code, cause) => {
-            tell(&client.thread, checkout, ledger.sent_at, Outcome::BadAnswer);
+            if code != Code::H15 {
+                // A stream that idles is no proof of anything.
+                tell(&client.thread, checkout, ledger.sent_at, Outcome::BadAnswer);
+            }
             cells.inc(match code {
                 Code::H15 => Counter::BackendIdle,
                 Code::H18 => Counter::BackendBrokeOff,
