@@ -238,3 +238,36 @@ fn one_hostile_app_slows_no_other() {
         client.finish();
     }
 }
+#[test]
+fn a_get_answered_badly_by_one_backend_is_asked_elsewhere() {
+    let cases: [(&str, Conduct); 4] = [
+        (
+            "garbage",
+            Conduct::Says(b"\x16\x03\x01 not for you\r\n\r\n"),
+        ),
+        ("half a head", Conduct::Says(b"HTTP/1.1 200 OK\r\nX-Hal")),
+        (
+            "endless headers",
+            Conduct::Floods(b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n"),
+        ),
+        (
+            "ambiguous framing",
+            Conduct::Says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok"),
+        ),
+    ];
+    for (number, (what, conduct)) in cases.into_iter().enumerate() {
+        let router = Router::start();
+        let app = format!("app{number}");
+        let (bad, good) = (Instance::start("bad"), Instance::start("good"));
+        router.pool(&app, &json!({}), &[&bad, &good]);
+        bad.does(conduct);
+        let mut client = router.client();
+        for number in 0..40 {
+            client.send(get(&app, &format!("/{number}")));
+            let answer = client.answer();
+            assert_eq!(answer.status, 200, "{what}: {answer:?}");
+            assert_eq!(answer.text(), "good", "{what}");
+        }
+        assert!(bad.count() > 0, "{what}: it was met");
+    }
+}
