@@ -77,7 +77,7 @@ impl App {
 
     /// Since a backend answered anything, microseconds; for ever if it never did.
     pub fn quiet_us(&self, index: usize, now_us: u64) -> u64 {
-        match self.backends[index].live().answered_us.load(Relaxed) {
+        match self.backends[index].live().heard_us() {
             0 => u64::MAX,
             at_us => now_us.saturating_sub(at_us),
         }

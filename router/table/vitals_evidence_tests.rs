@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::hedge::Patience;
+use crate::table::Waiting;
 
 #[test]
 fn a_slow_upload_is_not_held_against_the_backend() {
@@ -67,7 +68,13 @@ fn an_app_that_answers_errors_is_not_silent() {
         }
         tell(&app, 0, now_us, error);
         assert_eq!(app.backends[0].live().heard_us(), now_us);
-        let patience = app.patience(0, now_us + 500 * MS, 4_000 * MS);
+        let patience = app.patience(&Waiting {
+            index: 0,
+            now_us: now_us + 500 * MS,
+            waited_us: 4_000 * MS,
+            overtakes: false,
+        });
+        assert_eq!(app.quiet_us(0, now_us + MS), MS);
         assert!(matches!(patience, Some(Patience::Again { .. })), "{status}");
         // A retry prefers who does better than that.
         let is_preferred = Candidates::answered_us(&*app, 0) == now_us;
