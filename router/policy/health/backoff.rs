@@ -14,8 +14,9 @@ const LONG_OUT_US: u64 = 60_000_000;
 
 /// From an ejection to the first trial, which costs a request.
 const SOFT_US: u64 = 500_000;
-/// Longest time between two trials: back within 2 s of recovering.
-const SOFT_LONGEST_US: u64 = 1_500_000;
+/// Longest time between two trials: a first few answers within 2 s of
+/// recovering, with the tenth of its share that it begins with.
+const SOFT_LONGEST_US: u64 = 1_000_000;
 
 /// Longest hold, however often it comes and goes.
 const LONGEST_HOLD_US: u64 = 30_000_000;

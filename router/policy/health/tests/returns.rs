@@ -72,7 +72,7 @@ fn a_soft_failure_is_back_within_two_seconds_of_recovering() {
         assert_eq!(world.tell(0, answered(503, 1)), None);
         assert!(!world.claim_trial(0), "one trial at a time");
         let waited_us = world.wait_for_trial(0);
-        assert!(waited_us <= 1_650 * MS, "{waited_us}");
+        assert!(waited_us <= 1_100 * MS, "{waited_us}");
     }
     assert!(is_readmitted(world.tell(0, OK), Return::Trial));
 }
@@ -87,7 +87,7 @@ fn a_trial_that_took_long_does_not_put_off_the_next() {
         world.pass_time(SECOND_US);
         assert_eq!(world.tell_after(0, SECOND_US, Outcome::Overdue), None);
         world.wait_for_trial(0);
-        assert!(world.now_us - began_us <= 1_650 * MS);
+        assert!(world.now_us - began_us <= 1_100 * MS);
         // The next one too.
         world.tell(0, Outcome::Overdue);
     }
