@@ -10,15 +10,15 @@ use crate::seeds;
 use crate::world::{Setup, World};
 
 /// Whatever it flaps between and how fast, from the second half-minute on a
-/// backend that is as often gone as there gets at most a tenth of a fair share,
+/// backend that is as often gone as there gets at most 6 % of a fair share,
 /// and no request that may be repeated fails. Frozen it gets at most a third:
 /// where it is back before anyone misses it, only latency speaks against it.
 #[test]
 fn a_flapping_backend_gets_little() {
     let modes = [
-        (Mode::Down, 2.5),
-        (Mode::Answering(503), 2.5),
-        (Mode::Resetting, 2.5),
+        (Mode::Down, 1.5),
+        (Mode::Answering(503), 1.5),
+        (Mode::Resetting, 1.5),
         (Mode::Frozen, 8.0),
     ];
     for (mode, most_percent) in modes {
