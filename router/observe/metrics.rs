@@ -156,9 +156,9 @@ metrics! {
     }
 
     WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
-    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the app's tries, or its budget of retries and hedges, were used up; or no other backend was left." {
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the time for a first byte was over; the app's tries, or its budget of retries and hedges, were used up; or no other backend was left." {
         WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
-        WithheldAnswerBegun ("answer_begun") WithheldTries ("tries") WithheldBudget ("budget")
+        WithheldAnswerBegun ("answer_begun") WithheldTime ("time") WithheldTries ("tries") WithheldBudget ("budget")
         WithheldNoBackend ("no_backend")
     }
 

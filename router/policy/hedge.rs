@@ -44,8 +44,8 @@ pub enum Patience {
 
 /// A lone overdue try waits so many times longer: of few requests one may just
 /// be long.
-const LONE_TIMES: u64 = 10;
-const LONE_FLOOR_US: u64 = 2_000_000;
+const LONE_TIMES: u64 = 2;
+const LONE_FLOOR_US: u64 = 250_000;
 
 /// Looks are a quarter of the wait apart, so that even a long poll costs only a
 /// few.
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_lone_try_is_overtaken_when_it_is_out_of_proportion() {
         let long = Stall {
-            waited_us: 2_000_000,
+            waited_us: 250_000,
             ..LONE
         };
         assert_eq!(long.patience(), Patience::Over);
@@ -135,7 +135,7 @@ mod tests {
             is_learned: false,
             ..long
         };
-        assert_eq!(unknown.patience(), Patience::Again { after_us: 500_000 });
+        assert_eq!(unknown.patience(), Patience::Again { after_us: 62_500 });
         let slow_app = Stall {
             overdue_us: 300_000,
             ..long

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 /// Without a measurement for so long, an average is read as half.
 const HALF_LIFE_US: u64 = 2_000_000;
 
+/// One answer counts for at most so many times the average.
+const MOST_TIMES: u64 = 4;
+
 /// The longest time told apart, microseconds.
 const LONGEST_US: u64 = 64_000_000;
 
@@ -30,6 +33,15 @@ impl Average {
     /// Takes in a measurement.
     #[inline]
     pub fn note(&self, took_us: u64, now_us: u64) {
+        // One long answer among short ones is no slow backend.
+        let most_us = match self.measured_us() {
+            0 => LONGEST_US,
+            average_us => MOST_TIMES * average_us,
+        };
+        self.take_in(took_us.min(most_us), now_us);
+    }
+
+    fn take_in(&self, took_us: u64, now_us: u64) {
         let took_us = took_us.clamp(1, LONGEST_US);
         let word = self.0.load(Relaxed);
         let average_us = match word >> 32 {
@@ -55,7 +67,7 @@ impl Average {
     /// raises the average.
     pub fn note_at_least(&self, took_us: u64, now_us: u64) {
         if took_us > self.measured_us() {
-            self.note(took_us, now_us);
+            self.take_in(took_us, now_us);
         }
     }
 

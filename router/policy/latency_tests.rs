@@ -14,8 +14,12 @@ fn an_average_rises_quickly_falls_slowly_and_is_forgotten_by_halves() {
     average.note(5_000, now_us);
     assert_eq!(average.read_us(now_us), 5_000);
     average.note(500_000, now_us);
+    assert_eq!(average.read_us(now_us), 8_750, "one long answer is one");
+    for _ in 0..4 {
+        average.note(500_000, now_us);
+    }
     let peak_us = average.read_us(now_us);
-    assert!((100_000..150_000).contains(&peak_us), "{peak_us}");
+    assert!((80_000..150_000).contains(&peak_us), "{peak_us}");
     for _ in 0..8 {
         average.note(5_000, now_us);
     }

@@ -272,7 +272,7 @@ fn better<S: Wire>(ex: &mut Exchange<'_, S>, current: &Try) -> Option<Checkout> 
     }
     ex.meet(&current.checkout);
     let checkout = pick_now(ex)?;
-    if let Some(withheld) = ex.use_up() {
+    if let Some(withheld) = ex.use_up(false) {
         ex.count(withheld);
         return None;
     }

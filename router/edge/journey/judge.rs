@@ -19,6 +19,7 @@ use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
 use crate::edge::verdict::pronounce;
 use crate::observe::{Code, Counter};
+use crate::policy::balance::Tried;
 use crate::policy::health::{ConnectFailure, Outcome};
 use crate::policy::retry::Retry;
 use crate::table::Told;
@@ -33,6 +34,8 @@ struct Setback {
     retry: Counter,
     /// Not a byte of the request can have been processed.
     unprocessed: bool,
+    /// The connection was refused, at once.
+    refused: bool,
     /// The backend is innocent and no try is used up.
     stale: bool,
 }
@@ -43,6 +46,7 @@ impl Setback {
         Setback {
             retry,
             unprocessed: false,
+            refused: false,
             stale: false,
         }
     }
@@ -58,6 +62,7 @@ impl<S: Wire> Exchange<'_, S> {
             Fault::Silent => {
                 self.tell(checkout, Outcome::TimedOut);
                 self.count(Counter::BackendFirstByteTimeout);
+                self.count(Counter::WithheldTime);
                 return Err(Failed::Answer(Code::H12));
             }
             Fault::Defect(defect) => self.defective(checkout, &defect),
@@ -89,6 +94,7 @@ impl<S: Wire> Exchange<'_, S> {
                 Counter::RetriedClosedNew
             },
             unprocessed: !self.upload.touched,
+            refused: false,
             stale,
         }
     }
@@ -118,6 +124,7 @@ impl<S: Wire> Exchange<'_, S> {
         Setback {
             retry: Counter::RetriedConnect,
             unprocessed: true,
+            refused: kind == ConnectFault::Refused,
             stale: false,
         }
     }
@@ -155,7 +162,7 @@ impl<S: Wire> Exchange<'_, S> {
         } else {
             self.meet(checkout);
             // Where nobody is there any more, it waits: tries make no difference.
-            self.use_up()
+            self.use_up(setback.refused)
                 .filter(|_| setback.retry != Counter::RetriedConnect || !pick::may_be_held(self))
         };
         if let Some(reason) = withheld {
@@ -170,9 +177,16 @@ impl<S: Wire> Exchange<'_, S> {
     }
 
     /// Uses up a try and a part of the app's budget; why not, if it cannot.
-    pub(super) fn use_up(&mut self) -> Option<Counter> {
-        let Some(left) = self.tries.retries_left.checked_sub(1) else {
-            return Some(Counter::WithheldTries);
+    ///
+    /// A refused connection costs nothing of its tries: nobody got the request,
+    /// and it took no time. Where several have just crashed, it meets them all.
+    pub(super) fn use_up(&mut self, was_refused: bool) -> Option<Counter> {
+        let is_free =
+            was_refused && self.app.policy.retries > 0 && self.tries.tried.len() < Tried::MOST;
+        let left = match self.tries.retries_left.checked_sub(1) {
+            _ if is_free => self.tries.retries_left,
+            Some(left) => left,
+            None => return Some(Counter::WithheldTries),
         };
         let now = self.client.thread.clock.recent();
         if !self.app.withdraw_retry(now, Retry::Again) {

@@ -124,11 +124,15 @@ impl fmt::Display for Verdict {
                 left,
             } => {
                 write!(f, "out of rotation: {reason} ({failed} of {tried} tries)")?;
-                write!(f, "; looked at again in {} ms", hold_us / 1000)?;
+                let what = match reason.is_hard() {
+                    true => "looked for again",
+                    false => "a request may try it again",
+                };
+                write!(f, "; {what} in {} ms", hold_us / 1000)?;
                 if repeats > 0 {
-                    write!(f, ", later each time ({repeats} times so far)")?;
+                    write!(f, ", later each time (repetitions so far: {repeats})")?;
                 }
-                write!(f, "; {left} others are in rotation")
+                write!(f, "; others in rotation: {left}")
             }
             Verdict::Readmitted {
                 reason,
@@ -141,7 +145,12 @@ impl fmt::Display for Verdict {
                     Return::Probe => "a probe passed",
                     Return::Order => "an operator readmitted it",
                 };
-                write!(f, "back in rotation: {by}, after {} ms", out_us / 1000)?;
+                match out_us {
+                    ..10_000_000 => {
+                        write!(f, "back in rotation: {by}, after {} ms", out_us / 1000)?
+                    }
+                    _ => write!(f, "back in rotation: {by}, after {} s", out_us / 1_000_000)?,
+                }
                 write!(f, " ({reason})")?;
                 if ramp_us > 0 {
                     write!(f, "; its full share in {} ms", ramp_us / 1000)?;
@@ -158,7 +167,7 @@ impl fmt::Display for Verdict {
                 write!(f, "stays in rotation though {reason}: ")?;
                 match why {
                     Spare::Last => f.write_str("no other is left")?,
-                    Spare::Cap => f.write_str("as many are out as may be")?,
+                    Spare::Cap => f.write_str("as many are out as may be, so it is used last")?,
                     Spare::PeersFailAlike => {
                         f.write_str("the others fail alike, which is the app's fault")?;
                     }

@@ -20,6 +20,10 @@ pub const SLOW_TIMES: u64 = 10;
 /// Peers are compared with once so many of their tries are known.
 const PEERS_KNOWN: u32 = 10;
 
+/// One that stays only because as many are out as may be is used last for this
+/// long: a request a second finds out whether it is well again.
+const SPARED_REST_US: u64 = 1_000_000;
+
 /// At most one event of a backend that was spared in this time, for each app.
 const SPARED_EACH_US: u64 = 10_000_000;
 
@@ -191,6 +195,10 @@ impl Ward {
             }
             Err(why) => why?,
         };
+        if why == Spare::Cap {
+            // It stays, but not for a share of what others would do better.
+            pool.with(index, |health| health.lay_down(SPARED_REST_US, moment.0));
+        }
         let readmitted = if why == Spare::PeersFailAlike && !is_probe {
             readmit_soft(pool, index, suspicion.reason, rules, moment.0)
         } else {
@@ -252,7 +260,8 @@ impl Peers {
         if self.routable == 0 {
             return Err(Some(Spare::Last));
         }
-        if self.alike * 2 >= self.routable {
+        // Most of them, and not one well among two.
+        if self.alike * 2 > self.routable {
             return Err(Some(Spare::PeersFailAlike));
         }
         if reason == Reason::Rate && (self.failed * 10 > self.tried || self.tried < PEERS_KNOWN) {
