@@ -211,7 +211,7 @@ fn a_pool_of_one_loses_only_what_was_in_flight() {
 fn an_app_that_fails_everywhere_loses_no_backend() {
     let app_wide = [
         (Mode::Answering(500), 0),
-        (Mode::Answering(503), 0),
+        (Mode::Answering(503), 1),
         (Mode::Resetting, 1),
     ];
     for (mode, settled_s) in app_wide {

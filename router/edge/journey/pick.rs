@@ -171,13 +171,18 @@ fn boot_wait<S: Wire>(ex: &Exchange<'_, S>) -> Option<Duration> {
 /// Whether a request that was sent to nobody would be held now: every backend
 /// is known to be down, and one may come up.
 pub(super) fn may_be_held<S: Wire>(ex: &Exchange<'_, S>) -> bool {
+    let now_us = ex.now();
     let choice = ex.app.choose(&Ask {
-        now_us: ex.now(),
+        now_us,
         random: 0,
         tried: &Tried::default(),
         repeatable: false,
-        hedge: true,
+        hedge: false,
     });
+    if let Choice::Trial(index) = choice {
+        // Asked for nothing: whoever comes next may have it.
+        ex.app.forsake(index, now_us);
+    }
     boot_wait(ex).is_some() && matches!(choice, Choice::AllOut(_))
 }
 

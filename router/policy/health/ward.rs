@@ -75,6 +75,8 @@ struct Peers {
     soft_out: u32,
     /// Routable ones that fail alike now.
     alike: u32,
+    /// Routable ones that do not fail at all now.
+    well: u32,
     /// Failures among the routable ones' recent tries, and how many these are.
     failed: u32,
     tried: u32,
@@ -250,6 +252,10 @@ impl Peers {
         };
         self.alike += u32::from(is_alike);
         let (failed, tried) = health.recent(host.tries);
+        self.well += u32::from(match suspicion.kind {
+            Some(_) => !health.is_watched(),
+            None => failed * 10 <= tried,
+        });
         self.failed += failed;
         self.tried += tried;
     }
@@ -260,8 +266,8 @@ impl Peers {
         if self.routable == 0 {
             return Err(Some(Spare::Last));
         }
-        // Most of them, and not one well among two.
-        if self.alike * 2 > self.routable {
+        // Most of them; or half, and not one of the others is well.
+        if self.alike * 2 > self.routable || (self.alike * 2 == self.routable && self.well == 0) {
             return Err(Some(Spare::PeersFailAlike));
         }
         if reason == Reason::Rate && (self.failed * 10 > self.tried || self.tried < PEERS_KNOWN) {
