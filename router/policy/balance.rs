@@ -10,7 +10,7 @@
 //! loaded backend from a stale view. A backend costs
 //!
 //! ```text
-//! (in flight + 1) × max(1, its latency / (2 × the app's median))
+//! (in flight + 1) × max(1, its latency / (2 × its peers' median))
 //! ──────────────────────────────────────────────────────────────
 //!                 weight × share while ramping up
 //! ```
@@ -94,8 +94,9 @@ pub struct Rules {
     pub max_concurrency: u32,
     /// From readmission to the full share.
     pub slow_start_us: u64,
-    /// The app's median time to the first byte; 0: unknown, and latency plays
-    /// no part.
+    /// The median of the backends' average times to the first byte; 0: unknown,
+    /// and latency plays no part. Not the median of the answers: where most are
+    /// short and some long, that is far below what any backend takes on average.
     pub median_us: u64,
 }
 

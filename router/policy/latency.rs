@@ -6,7 +6,7 @@
 //! measurement lost to a race is a measurement less, nothing else.
 //!
 //! The average is quick to rise and slow to fall (after Finagle's peak EWMA),
-//! and what is read of it halves for each two seconds without a measurement: a
+//! and what is read of it halves for each ten seconds without a measurement: a
 //! backend that nobody asks any more is given another chance, a little at a
 //! time.
 //!
@@ -15,8 +15,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Without a measurement for so long, an average is read as half.
-const HALF_LIFE_US: u64 = 2_000_000;
+/// Without a measurement for so long, an average is read as half. As Finagle's
+/// ten seconds, and for the same reason: each router of many asks a slow backend
+/// anew after a while, and a few seconds apart a hundred of them are more than
+/// it can bear.
+const HALF_LIFE_US: u64 = 10_000_000;
 
 /// One answer counts for at most so many times the average.
 const MOST_TIMES: u64 = 4;

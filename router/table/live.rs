@@ -31,7 +31,7 @@ pub struct AppLive {
     pub queue: WaitQueue,
     /// One sketch of the times to the first byte for each edge thread.
     pub(super) sketches: Box<[Sketch]>,
-    /// Their median, microseconds; 0: unknown.
+    /// The median of the backends' averages, microseconds; 0: unknown.
     pub(super) median_us: AtomicU64,
     /// An answer that takes so long may be slow beside the others.
     pub(super) slow_us: AtomicU64,

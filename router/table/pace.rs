@@ -35,13 +35,33 @@ impl App {
         let merged = Merged::of(&live.sketches);
         if let Some(median_us) = merged.median_us() {
             let slow_us = (SLOW_TIMES * median_us).max(SLOW_FLOOR_US);
-            live.median_us.store(median_us, Relaxed);
+            let usual_us = self.usual_us().unwrap_or(median_us);
+            live.median_us.store(usual_us, Relaxed);
             live.slow_us.store(slow_us, Relaxed);
         }
         live.overdue_us.store(merged.learned_us(), Relaxed);
         if let Hedge::Quantile(permille) = self.policy.hedge {
             live.hedge_us.store(merged.chosen_us(permille), Relaxed);
         }
+    }
+
+    /// The median of the backends' averages, of the first 64 that have any; the
+    /// lower of two, so that of a pair the slower one is the slow one.
+    fn usual_us(&self) -> Option<u64> {
+        let mut averages = [0; 64];
+        let mut len = 0;
+        let lives = self.backends.iter().filter_map(|one| one.live.get());
+        for us in lives
+            .map(|live| live.latency.measured_us())
+            .filter(|&us| us > 0)
+            .take(64)
+        {
+            averages[len] = us;
+            len += 1;
+        }
+        let known = &mut averages[..len];
+        known.sort_unstable();
+        known.get(len.saturating_sub(1) / 2).copied()
     }
 
     /// When a try that has not answered is overdue, microseconds after it was
