@@ -33,13 +33,16 @@ const LONGEST_US: u64 = 64_000_000;
 pub struct Average(AtomicU64);
 
 impl Average {
-    /// Takes in a measurement.
+    /// Takes in a measurement; `usual_us` is what its peers take, 0 if that is
+    /// unknown.
     #[inline]
-    pub fn note(&self, took_us: u64, now_us: u64) {
-        // One long answer among short ones is no slow backend.
-        let most_us = match self.measured_us() {
-            0 => LONGEST_US,
-            average_us => MOST_TIMES * average_us,
+    pub fn note(&self, took_us: u64, usual_us: u64, now_us: u64) {
+        // One long answer among short ones is no slow backend; nor is one whose
+        // first answer was long, as first ones are.
+        let most_us = match (self.measured_us(), usual_us) {
+            (0, 0) => LONGEST_US,
+            (0, usual_us) => 2 * usual_us,
+            (average_us, _) => MOST_TIMES * average_us,
         };
         self.take_in(took_us.min(most_us), now_us);
     }

@@ -11,17 +11,17 @@ fn an_average_rises_quickly_falls_slowly_and_is_forgotten_by_halves() {
     let average = Average::default();
     assert_eq!(average.read_us(0), 0);
     let mut now_us = SECOND_US;
-    average.note(5_000, now_us);
+    average.note(5_000, 0, now_us);
     assert_eq!(average.read_us(now_us), 5_000);
-    average.note(500_000, now_us);
+    average.note(500_000, 0, now_us);
     assert_eq!(average.read_us(now_us), 8_750, "one long answer is one");
     for _ in 0..4 {
-        average.note(500_000, now_us);
+        average.note(500_000, 0, now_us);
     }
     let peak_us = average.read_us(now_us);
     assert!((80_000..150_000).contains(&peak_us), "{peak_us}");
     for _ in 0..8 {
-        average.note(5_000, now_us);
+        average.note(5_000, 0, now_us);
     }
     let later_us = average.read_us(now_us);
     assert!(later_us > 20_000 && later_us < peak_us / 2, "{later_us}");
@@ -37,25 +37,32 @@ fn an_average_rises_quickly_falls_slowly_and_is_forgotten_by_halves() {
 }
 
 #[test]
+fn a_first_answer_counts_for_twice_the_usual_at_most() {
+    let average = Average::default();
+    average.note(500_000, 6_000, SECOND_US);
+    assert_eq!(average.measured_us(), 12_000);
+}
+
+#[test]
 fn few_measurements_tell_as_much_as_many() {
     for apart_us in [1_000, SECOND_US, 4 * SECOND_US, 60 * SECOND_US] {
         let average = Average::default();
         for n in 1..=50 {
-            average.note(40_000, n * apart_us);
+            average.note(40_000, 0, n * apart_us);
         }
         assert_eq!(average.measured_us(), 40_000, "each {apart_us} us");
     }
     // One that was far slower is not held to it.
     let average = Average::default();
-    average.note(800_000, SECOND_US);
-    average.note(5_000, 71 * SECOND_US);
+    average.note(800_000, 0, SECOND_US);
+    average.note(5_000, 0, 71 * SECOND_US);
     assert!(average.measured_us() < 10_000);
 }
 
 #[test]
 fn a_wait_only_ever_raises_an_average() {
     let average = Average::default();
-    average.note(200_000, 0);
+    average.note(200_000, 0, 0);
     average.note_at_least(100_000, 10);
     assert_eq!(average.measured_us(), 200_000);
     average.note_at_least(1_000_000, 10);
@@ -65,7 +72,7 @@ fn a_wait_only_ever_raises_an_average() {
 #[test]
 fn a_clock_read_a_little_earlier_elsewhere_decays_nothing() {
     let average = Average::default();
-    average.note(8_000, 50 * SECOND_US);
+    average.note(8_000, 0, 50 * SECOND_US);
     assert_eq!(average.read_us(50 * SECOND_US - 5_000), 8_000);
 }
 

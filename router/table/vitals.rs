@@ -179,7 +179,8 @@ impl App {
                 first_byte_us,
             } => {
                 let live = self.live();
-                backend.latency.note(first_byte_us, told.now_us);
+                let usual_us = live.median_us.load(Relaxed);
+                backend.latency.note(first_byte_us, usual_us, told.now_us);
                 backend.answered_us.store(told.now_us, Relaxed);
                 if live.sketches[told.thread].note(first_byte_us) {
                     self.measure(live);
