@@ -13,7 +13,7 @@ pub mod codec;
 #[path = "../../router/edge/http1/mod.rs"]
 pub mod http1;
 /// As in the router.
-#[path = "../../router/feed/messages.rs"]
+#[path = "../../router/feed/messages/mod.rs"]
 pub mod messages;
 
 /// What must hold.
