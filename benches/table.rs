@@ -96,7 +96,7 @@ fn change(table: &Table, make: impl Fn(u64) -> AppRecord) -> f64 {
             ops: vec![Op {
                 change: Some(Change::Put(make(n))),
             }],
-            committed_at_ms: 0,
+            ..Delta::default()
         })
         .collect();
     let begun = Instant::now();
@@ -158,7 +158,7 @@ fn measure(apps: usize) {
         ops: vec![Op {
             change: Some(Change::Put(wild)),
         }],
-        committed_at_ms: 0,
+        ..Delta::default()
     });
     println!(
         "  route, wildcard    {:>10.0} ns",

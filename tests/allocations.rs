@@ -95,7 +95,7 @@ fn table(backends: &[SocketAddr]) -> Table {
         from: 0,
         to: 1,
         ops,
-        committed_at_ms: 0,
+        ..Delta::default()
     });
     assert!(nacks.is_empty(), "{nacks:?}");
     table
@@ -141,6 +141,7 @@ fn count(what: &str, backends: &[SocketAddr]) {
         settings,
         cells: vec![Arc::default()],
         beats: [AtomicU64::new(0)].into(),
+        is_wanted: true.into(),
         orders: tokio::sync::watch::Sender::new(Phase::Serving),
         origin: std::time::Instant::now(),
         events: portico::edge::sync::event_queue().0,

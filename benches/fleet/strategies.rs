@@ -214,6 +214,7 @@ fn app(backends: usize) -> Arc<App> {
             change: Some(Change::Put(record)),
         }],
         committed_at_ms: 0,
+        ..Delta::default()
     });
     assert!(refused.is_empty(), "{refused:?}");
     table.app("shop").expect("it must be there")

@@ -225,6 +225,8 @@ fn attend(
             |order| match order {
                 Order::Drain | Order::Orphaned => drop(stop.send_replace(true)),
                 Order::Processes(table) => processes.replace(table),
+                // These are an edge's.
+                Order::Serve | Order::HandOver => {}
                 // Control's own log goes to the supervisor's standard error.
                 Order::Reopen => {}
             },

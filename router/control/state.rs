@@ -153,6 +153,7 @@ impl State {
             to,
             ops,
             committed_at_ms,
+            ..Delta::default()
         }))
     }
 

@@ -36,7 +36,7 @@ use std::cell::RefCell;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -59,6 +59,9 @@ const STALLED: Duration = Duration::from_secs(5);
 /// How often an edge that waits for its first table looks for orders.
 const ORDERS_HEARD: Duration = Duration::from_millis(100);
 
+/// How often an edge that stands by looks for orders.
+const STANDBY_LOOK: Duration = Duration::from_millis(1);
+
 /// How long the last log lines may take to reach a slow sink.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,6 +75,8 @@ pub struct Shared {
     pub cells: Vec<Arc<EdgeCells>>,
     /// One heartbeat for each thread: it only rises.
     pub beats: Box<[AtomicU64]>,
+    /// Whether the supervisor wants this edge to serve; until then it stands by.
+    pub is_wanted: AtomicBool,
     /// What the threads are told: the phase to be in.
     pub orders: watch::Sender<Phase>,
     /// When every clock of the process reads zero.
@@ -87,6 +92,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let EdgeHeritage {
         settings,
         listeners,
+        footing: _,
         feed_path,
         lifeline,
     } = heritage;
@@ -105,6 +111,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         table: Arc::new(Table::new(threads)),
         cells: (0..threads).map(|_| Arc::default()).collect(),
         beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+        is_wanted: AtomicBool::new(false),
         orders: watch::Sender::new(Phase::Serving),
         origin: Instant::now(),
         events: events.clone(),
@@ -127,18 +134,9 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
             let _ = held.send(());
         }),
     });
-    // Without a table every host would be unknown: the backlog holds clients
-    // until there is one, from disk or from control.
-    while let Err(missing) = table_held.recv_timeout(ORDERS_HEARD) {
-        if missing == mpsc::RecvTimeoutError::Disconnected {
-            tracing::error!("no table will come: the feed's thread ended");
-            return ExitCode::FAILURE;
-        }
-        if *shared.orders.borrow() != Phase::Serving {
-            // Nothing was accepted, so nothing is in flight.
-            feed.stop();
-            return ExitCode::SUCCESS;
-        }
+    if let Err(code) = stand_by(&table_held, &shared, &lifeline) {
+        feed.stop();
+        return code;
     }
     let probing = probe::start(ProberInputs {
         table: Arc::clone(&shared.table),
@@ -154,6 +152,39 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     feed.stop();
     log.close(LOG_PATIENCE);
     code
+}
+
+/// Waits for a table, then until the supervisor wants this edge to serve.
+///
+/// Without a table every host would be unknown: the backlog holds clients until
+/// there is one, from disk or from control.
+///
+/// # Errors
+/// The exit code, if it is not wanted any more: nothing was accepted, so
+/// nothing is in flight.
+fn stand_by(
+    table_held: &mpsc::Receiver<()>,
+    shared: &Shared,
+    lifeline: &Lifeline,
+) -> Result<(), ExitCode> {
+    let is_dismissed = || *shared.orders.borrow() != Phase::Serving;
+    while let Err(missing) = table_held.recv_timeout(ORDERS_HEARD) {
+        if missing == mpsc::RecvTimeoutError::Disconnected {
+            tracing::error!("no table will come: the feed's thread ended");
+            return Err(ExitCode::FAILURE);
+        }
+        if is_dismissed() {
+            return Err(ExitCode::SUCCESS);
+        }
+    }
+    lifeline.warm();
+    while !shared.is_wanted.load(Relaxed) {
+        if is_dismissed() {
+            return Err(ExitCode::SUCCESS);
+        }
+        std::thread::park_timeout(STANDBY_LOOK);
+    }
+    Ok(())
 }
 
 /// Starts a data thread for each set of sockets.
@@ -192,9 +223,12 @@ fn attend(lifeline: &Lifeline, shared: &Arc<Shared>, log: &Arc<Log>) {
     let attended = move || {
         let alive = || pulse.borrow_mut().is_felt(&shared.beats);
         lifeline.serve(alive, |order| match order {
+            Order::Serve => {
+                shared.is_wanted.store(true, Relaxed);
+            }
             Order::Reopen => log.reopen(),
             // Replaced, not sent: it must hold for threads that start later.
-            Order::Drain | Order::Orphaned => {
+            Order::HandOver | Order::Drain | Order::Orphaned => {
                 shared.orders.send_replace(Phase::Draining);
             }
             Order::Processes(_) => {}

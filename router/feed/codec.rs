@@ -222,6 +222,7 @@ mod tests {
                 to,
                 ops: vec![Op { change: None }; ops],
                 committed_at_ms: 5,
+                ..Delta::default()
             })),
         ];
         (any::<u64>(), any::<u64>(), body)

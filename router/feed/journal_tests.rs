@@ -19,6 +19,7 @@ fn delta(from: u64) -> Delta {
             change: Some(Change::Delete(format!("app-{from}"))),
         }],
         committed_at_ms: from,
+        ..Delta::default()
     }
 }
 

@@ -69,6 +69,7 @@ impl History {
                     change: Some(change),
                 }],
                 committed_at_ms: 0,
+                ..Delta::default()
             };
             journal.append(&delta).unwrap();
             at.insert(to, table.clone());

@@ -23,7 +23,14 @@ const MAX_DATAGRAM_BYTES: usize = 64 << 10;
 /// What the supervisor asks of a child.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
-    /// Take what already waits in the listeners, accept nothing new, finish
+    /// Accept and serve: for an edge that is [`Report::Warm`]. It answers
+    /// [`Report::Ready`].
+    Serve,
+    /// A successor serves: accept nothing new, but cut nobody who still talks
+    /// before `edge.handover_timeout` is up; then exit 0. The table is kept
+    /// current meanwhile.
+    HandOver,
+    /// The router shuts down: take what already waits in the listeners, accept nothing new, finish
     /// what is in flight, then exit 0.
     Drain,
     /// Reopen log files: somebody moved them.
@@ -38,8 +45,12 @@ pub enum Order {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
+    /// An edge holds its table and waits for [`Order::Serve`].
+    Warm,
     /// It serves.
     Ready,
+    /// Control passes on that an operator wants an upgrade, as SIGUSR2 does.
+    Upgrade,
     /// It lives; the number is the ping's.
     Pong(u64),
 }
@@ -48,6 +59,8 @@ pub enum Report {
 #[serde(rename_all = "snake_case")]
 enum Down {
     Ping(u64),
+    Serve,
+    HandOver,
     Drain,
     Reopen,
     Processes(Vec<ProcessStatus>),
@@ -107,6 +120,17 @@ impl Lifeline {
         Ok((tether, Lifeline::new(below)))
     }
 
+    /// Tells the supervisor that this edge could serve at once.
+    pub fn warm(&self) {
+        self.report(Report::Warm);
+    }
+
+    /// Passes an operator's wish on: upgrade to the binary on disk. What came
+    /// of it is told in the supervisor's row of the process table.
+    pub fn ask_upgrade(&self) {
+        self.report(Report::Upgrade);
+    }
+
     /// Tells the supervisor that this child serves. If the supervisor is
     /// gone, nobody is left to care: [`Lifeline::serve`] says so.
     pub fn ready(&self) {
@@ -132,6 +156,8 @@ impl Lifeline {
             match decode(&buffer[..length]) {
                 Some(Down::Ping(number)) if alive() => self.report(Report::Pong(number)),
                 Some(Down::Ping(_)) | None => {}
+                Some(Down::Serve) => on_order(Order::Serve),
+                Some(Down::HandOver) => on_order(Order::HandOver),
                 Some(Down::Drain) => on_order(Order::Drain),
                 Some(Down::Reopen) => on_order(Order::Reopen),
                 Some(Down::Processes(table)) => on_order(Order::Processes(table)),
@@ -173,6 +199,8 @@ impl Tether {
     /// sent.
     pub fn order(&self, order: Order) -> bool {
         match order {
+            Order::Serve => self.send(Down::Serve),
+            Order::HandOver => self.send(Down::HandOver),
             Order::Drain => self.send(Down::Drain),
             Order::Reopen => self.send(Down::Reopen),
             Order::Processes(table) => self.send(Down::Processes(table)),

@@ -25,7 +25,7 @@ use crate::settings::Settings;
 use adopt::Adopter;
 pub(crate) use lifeline::pair;
 pub use lifeline::{Heard, Lifeline, Order, Report, Tether};
-pub use process::{Obituary, ProcessState, ProcessStatus, Role};
+pub use process::{Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus};
 
 /// The environment variable that makes a process a child.
 pub const VARIABLE: &str = "PORTICO_HERITAGE";
@@ -43,10 +43,24 @@ pub struct EdgeHeritage {
     /// socket must be accepted from, or connections hang in it. Threads may
     /// hold different numbers of sockets, never none.
     pub listeners: Vec<Vec<TcpListener>>,
+    /// Which table it boots from.
+    pub footing: Footing,
     /// The unix socket on which control answers; it may not yet.
     pub feed_path: PathBuf,
     /// The way to and from the supervisor.
     pub lifeline: Lifeline,
+}
+
+/// Which table an edge stands on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Footing {
+    /// The newest on disk; then it follows control.
+    #[default]
+    Newest,
+    /// The last that ran well, and no other: edges crashed one after another,
+    /// and what changed since may be why.
+    Proven,
 }
 
 /// What control is born with. All listeners are non-blocking.
@@ -115,6 +129,9 @@ pub enum Bequest {
     Edge {
         /// `[thread][listener]`
         listeners: Vec<Vec<RawFd>>,
+        /// Which table to boot from.
+        #[serde(default)]
+        footing: Footing,
     },
     /// For [`ControlHeritage`].
     Control {
@@ -148,7 +165,7 @@ impl Will {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let mut all = vec![self.lifeline];
         match &self.bequest {
-            Bequest::Edge { listeners } => all.extend(listeners.iter().flatten()),
+            Bequest::Edge { listeners, .. } => all.extend(listeners.iter().flatten()),
             Bequest::Control { api, admin, feed } => all.extend([api, admin, feed]),
         }
         all
@@ -194,7 +211,7 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
     let lifeline = Lifeline::new(adopter.take(will.lifeline, "lifeline")?);
     let settings = will.settings;
     match will.bequest {
-        Bequest::Edge { listeners } => {
+        Bequest::Edge { listeners, footing } => {
             let mut threads = Vec::with_capacity(listeners.len());
             for thread in listeners {
                 let sockets = thread
@@ -206,6 +223,7 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
             let edge = EdgeHeritage {
                 settings,
                 listeners: threads,
+                footing,
                 feed_path,
                 lifeline,
             };

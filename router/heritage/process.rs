@@ -32,6 +32,9 @@ impl Role {
 pub enum ProcessState {
     /// Started, not serving yet.
     Starting,
+    /// An edge that holds the table and takes over at once if the one that
+    /// serves dies.
+    Standby,
     /// Serving.
     Ready,
     /// Told to finish what it has and exit.
@@ -55,6 +58,34 @@ pub struct ProcessStatus {
     pub restarts: u64,
     /// How the last one of this role ended.
     pub last_exit: Option<Obituary>,
+    /// How the last upgrade went, or goes; in the supervisor's row alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<UpgradeStatus>,
+}
+
+/// An upgrade to another binary, as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeStatus {
+    /// Counts the attempts of this supervisor, over its own replacements too.
+    pub attempt: u64,
+    /// When it began, Unix milliseconds.
+    pub began_at_ms: u64,
+    /// Where it is.
+    pub stage: UpgradeStage,
+    /// What it does, or why it failed: a sentence for people.
+    pub text: String,
+}
+
+/// Where an upgrade is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpgradeStage {
+    /// Under way; the old processes serve.
+    Running,
+    /// Every process is of the new binary.
+    Done,
+    /// Given up: the old processes serve on.
+    Failed,
 }
 
 /// How a process ended.

@@ -32,8 +32,16 @@ fn a_child_reports_answers_obeys_and_notices_that_it_is_alone() {
         started_at_ms: 2,
         restarts: 3,
         last_exit: None,
+        upgrade: None,
     };
-    for order in [Order::Reopen, Order::Drain, Order::Processes(vec![row])] {
+    let processes = Order::Processes(vec![row]);
+    for order in [
+        Order::Serve,
+        Order::HandOver,
+        Order::Reopen,
+        Order::Drain,
+        processes,
+    ] {
         assert!(tether.order(order.clone()));
         assert_eq!(told.recv().unwrap(), order);
     }
@@ -81,6 +89,7 @@ fn a_child_that_does_not_read_blocks_nobody() {
 fn a_will_is_read_back_as_written() {
     let bequest = Bequest::Edge {
         listeners: vec![vec![5, 6], vec![7]],
+        footing: Footing::Proven,
     };
     let will = Will::new(Settings::default(), 4, bequest);
     let again: Will = serde_json::from_str(&will.to_json()).unwrap();

@@ -30,6 +30,9 @@ pub const DEFAULT_FILE: &str = "config/portico.toml";
 pub struct Settings {
     /// Where the store, the token and the snapshot live.
     pub state_dir: PathBuf,
+    /// Whom control runs as, if the router was started by root.
+    #[serde(default)]
+    pub user: User,
     /// The data plane.
     pub edge: Edge,
     /// The registration API.
@@ -54,8 +57,47 @@ pub struct Edge {
     pub threads_asked: usize,
     /// Whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// How long a drain waits for requests in flight.
+    /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Duration,
+    /// How long an edge that was replaced keeps what is open on it.
+    #[serde(default = "handover_timeout")]
+    pub handover_timeout: Duration,
+    /// Whether a second edge stands by, its table loaded.
+    #[serde(default)]
+    pub standby: Standby,
+    /// Whom the edge runs as, if the router was started by root.
+    #[serde(default)]
+    pub user: User,
+}
+
+/// `edge.standby`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standby {
+    /// While there is memory for it.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// `user` and `edge.user`: only meant for a router that root started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum User {
+    /// The account made for it where there is one, else ids that nobody has.
+    #[default]
+    Auto,
+    /// Root stays root.
+    Root,
+    /// This account.
+    Name(String),
+    /// This user id, and the group id of the same number.
+    Id(u32),
+}
+
+fn handover_timeout() -> Duration {
+    Duration::from_secs(3600)
 }
 
 /// `api.*` and `admin.*`
@@ -114,12 +156,16 @@ impl Default for Settings {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Settings {
             state_dir: PathBuf::from("data"),
+            user: User::Auto,
             edge: Edge {
                 http: vec![any(8080)],
                 threads: cores(),
                 threads_asked: 0,
                 trusted_proxies: Vec::new(),
                 drain_timeout: Duration::from_secs(30),
+                handover_timeout: handover_timeout(),
+                standby: Standby::Auto,
+                user: User::Auto,
             },
             api: Listen {
                 listen: loopback(8081),

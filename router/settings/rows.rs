@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::error::{Place, SettingsError};
 use super::source::Entry;
-use super::{AccessLog, LogFormat, Settings, Tokens, cores};
+use super::{AccessLog, LogFormat, Settings, Standby, Tokens, User, cores};
 
 /// The longest list a key takes: listeners cost a socket per data thread,
 /// trusted proxies a comparison per request.
@@ -33,6 +33,9 @@ pub struct Row {
     pub show: fn(&Settings) -> Value,
 }
 
+/// What `user` and `edge.user` take.
+const USER: &str = "\"auto\", \"root\", the name of a user, or a user id";
+
 /// Every key there is, in the order of `config/portico.toml`.
 pub static ROWS: &[Row] = &[
     Row {
@@ -44,6 +47,16 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| settings.state_dir.display().to_string().into(),
+    },
+    Row {
+        key: "user",
+        expected: USER,
+        list: false,
+        set: |settings, value| {
+            settings.user = user(value)?;
+            Ok(())
+        },
+        show: |settings| shown_user(&settings.user),
     },
     Row {
         key: "edge.http",
@@ -106,6 +119,49 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| shown_duration(settings.edge.drain_timeout).into(),
+    },
+    Row {
+        key: "edge.handover_timeout",
+        expected: "a duration up to 24h, such as \"1h\", or a number of seconds",
+        list: false,
+        set: |settings, value| {
+            settings.edge.handover_timeout = duration(value)?;
+            Ok(())
+        },
+        show: |settings| shown_duration(settings.edge.handover_timeout).into(),
+    },
+    Row {
+        key: "edge.standby",
+        expected: "\"auto\", \"on\" or \"off\"",
+        list: false,
+        set: |settings, value| {
+            settings.edge.standby = match value {
+                Value::Boolean(true) => Standby::On,
+                Value::Boolean(false) => Standby::Off,
+                value => match string(value)? {
+                    "auto" => Standby::Auto,
+                    "on" => Standby::On,
+                    "off" => Standby::Off,
+                    _ => return Err(String::new()),
+                },
+            };
+            Ok(())
+        },
+        show: |settings| match settings.edge.standby {
+            Standby::Auto => "auto".into(),
+            Standby::On => "on".into(),
+            Standby::Off => "off".into(),
+        },
+    },
+    Row {
+        key: "edge.user",
+        expected: USER,
+        list: false,
+        set: |settings, value| {
+            settings.edge.user = user(value)?;
+            Ok(())
+        },
+        show: |settings| shown_user(&settings.edge.user),
     },
     Row {
         key: "api.listen",
@@ -334,6 +390,40 @@ fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
+/// Whether the account exists is found out where it is needed.
+fn user(value: &Value) -> Result<User, String> {
+    if let Some(id) = value.as_integer() {
+        // The last id stands for "no change" in the system's calls.
+        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+        return match id.ok_or("this is no user id")? {
+            0 => Ok(User::Root),
+            id => Ok(User::Id(id)),
+        };
+    }
+    match string(value)? {
+        "auto" => Ok(User::Auto),
+        "root" => Ok(User::Root),
+        name => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let fits = (1..=32).contains(&name.len()) && name.chars().all(plain);
+            let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+            match fits && starts {
+                true => Ok(User::Name(name.to_owned())),
+                false => Err("this is no user's name".into()),
+            }
+        }
+    }
+}
+
+fn shown_user(user: &User) -> Value {
+    match user {
+        User::Auto => "auto".into(),
+        User::Root => "root".into(),
+        User::Name(name) => name.as_str().into(),
+        User::Id(id) => Value::Integer(i64::from(*id)),
+    }
+}
+
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
 }
@@ -382,8 +472,9 @@ fn duration(value: &Value) -> Result<Duration, String> {
 }
 
 fn shown_duration(duration: Duration) -> String {
-    match duration.subsec_nanos() {
-        0 => format!("{}s", duration.as_secs()),
+    match (duration.subsec_nanos(), duration.as_secs()) {
+        (0, seconds @ 3600..) if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        (0, seconds) => format!("{seconds}s"),
         _ => format!("{}ms", duration.as_millis()),
     }
 }

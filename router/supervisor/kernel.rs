@@ -260,6 +260,10 @@ impl Kernel {
             loop {
                 match self.children[at].tether.hear() {
                     Heard::Report(Report::Pong(_)) => self.posts[index].answered(generation),
+                    Heard::Report(Report::Warm) => {
+                        self.children[at].tether.order(Order::Serve);
+                    }
+                    Heard::Report(Report::Upgrade) => self.on_signal(Signal::Upgrade),
                     Heard::Report(Report::Ready) => {
                         let actions = self.posts[index].ready(generation, now);
                         self.table_stale = true;
@@ -400,6 +404,7 @@ impl Kernel {
             started_at_ms: self.started_at_ms,
             restarts: 0,
             last_exit: None,
+            upgrade: None,
         }];
         for (post, obituary) in self.posts.iter().zip(&self.obituaries) {
             let members = self
@@ -415,6 +420,7 @@ impl Kernel {
                 started_at_ms: child.started_at_ms,
                 restarts: post.restarts(),
                 last_exit: obituary.clone(),
+                upgrade: None,
             });
             let before = table.len();
             table.extend(rows);
@@ -426,6 +432,7 @@ impl Kernel {
                     started_at_ms: 0,
                     restarts: post.restarts(),
                     last_exit: obituary.clone(),
+                    upgrade: None,
                 });
             }
         }

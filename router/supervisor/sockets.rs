@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, Timespec};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::heritage::Bequest;
+use crate::heritage::{Bequest, Footing};
 use crate::settings::Settings;
 
 /// Connections that wait for `accept`, per socket; the kernel caps it at
@@ -150,7 +150,11 @@ impl Sockets {
             .flat_map(|group| &group.sockets)
             .map(AsFd::as_fd)
             .collect();
-        (Bequest::Edge { listeners }, all)
+        let bequest = Bequest::Edge {
+            listeners,
+            footing: Footing::Newest,
+        };
+        (bequest, all)
     }
 
     /// What control inherits.

@@ -69,7 +69,7 @@ fn behave(role: Role, state_dir: &Path, lifeline: &Lifeline) -> i32 {
                 Order::Processes(rows) => {
                     replace_file(&table, &serde_json::to_string(&rows).unwrap());
                 }
-                Order::Reopen => {}
+                Order::Serve | Order::HandOver | Order::Reopen => {}
             },
         );
     });

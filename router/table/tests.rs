@@ -44,6 +44,7 @@ fn delta(to: u64, changes: Vec<Change>) -> Delta {
             })
             .collect(),
         committed_at_ms: 0,
+        ..Delta::default()
     }
 }
 

@@ -75,7 +75,8 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
         let pid = process.pid;
         let connected = edges.iter().any(|edge| edge.pid == pid);
         match process.state {
-            ProcessState::Draining => {}
+            // Nobody waits for one that stands by.
+            ProcessState::Draining | ProcessState::Standby => {}
             ProcessState::Starting if is_relieved => {}
             ProcessState::Waiting => reasons.push(format!(
                 "An edge died and waits to be started again ({}).",
@@ -150,6 +151,7 @@ mod tests {
             started_at_ms: 0,
             restarts: 0,
             last_exit: None,
+            upgrade: None,
         }
     }
 

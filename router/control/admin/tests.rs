@@ -176,6 +176,7 @@ async fn metrics_hold_the_edges_rows_and_controls() {
         started_at_ms: 1,
         restarts: 2,
         last_exit: None,
+        upgrade: None,
     }]);
     let (status, text) = port.ask(Method::GET, "/metrics", None).await;
     assert_eq!(status, 200);

@@ -194,7 +194,7 @@ impl Link {
                     Some(Ask::Report { app, top, answer }) => {
                         asked += 1;
                         remember(questions, asked, answer);
-                        self.send(Body::Collect(Collect { id: asked, app, top }), self.registry.revision()).await
+                        self.send(Body::Collect(Collect { id: asked, app, top, ..Collect::default() }), self.registry.revision()).await
                     }
                     Some(Ask::Carry(order)) => self.carry(order).await,
                 },
@@ -259,6 +259,7 @@ impl Link {
                             apps,
                             first,
                             last: false,
+                            ..Snapshot::default()
                         }),
                         revision,
                     )
@@ -275,6 +276,7 @@ impl Link {
                         apps,
                         first,
                         last: true,
+                        ..Snapshot::default()
                     }),
                     revision,
                 )

@@ -61,6 +61,7 @@ impl Control {
             pid: 7,
             threads: 2,
             program: "test".into(),
+            ..EdgeHello::default()
         };
         edge.say(revision, Body::EdgeHello(hello)).await;
         let hello = edge.hear().await;
@@ -129,6 +130,13 @@ fn names(delta: &crate::feed::messages::Delta) -> Vec<String> {
     delta.ops.iter().map(name).collect()
 }
 
+fn ack(apps: u64) -> Body {
+    Body::Ack(Ack {
+        apps,
+        ..Ack::default()
+    })
+}
+
 #[tokio::test]
 async fn a_new_edge_gets_the_table_and_then_each_change() {
     let control = Control::new();
@@ -137,7 +145,7 @@ async fn a_new_edge_gets_the_table_and_then_each_change() {
     let (revision, apps) = edge.snapshot().await;
     assert_eq!((revision, apps), (1, BTreeSet::from(["a".to_owned()])));
     assert!(!control.fleet.is_serving());
-    edge.say(1, Body::Ack(Ack { apps: 1 })).await;
+    edge.say(1, ack(1)).await;
     assert!(control.fleet.wait_active(1, Duration::from_secs(10)).await);
 
     let revision = control.put("b", "b.example").await;
@@ -154,7 +162,7 @@ async fn a_new_edge_gets_the_table_and_then_each_change() {
             .wait_active(revision, Duration::from_millis(20))
             .await
     );
-    edge.say(revision, Body::Ack(Ack { apps: 2 })).await;
+    edge.say(revision, ack(2)).await;
     assert!(
         control
             .fleet
@@ -220,7 +228,7 @@ async fn an_edge_that_comes_back_gets_only_what_it_missed() {
 
     // Up to date: it is active from the start, and hears of nothing but news.
     let mut current = control.connect(&id, epoch, delta.to).await;
-    edge.say(delta.to, Body::Ack(Ack { apps: 1 })).await;
+    edge.say(delta.to, ack(1)).await;
     assert!(
         control
             .fleet
@@ -276,7 +284,7 @@ async fn an_order_follows_the_changes_before_it_and_comes_before_later_questions
     let control = Control::new();
     let mut edge = control.connect("", 0, 0).await;
     edge.snapshot().await;
-    edge.say(0, Body::Ack(Ack { apps: 0 })).await;
+    edge.say(0, ack(0)).await;
     assert!(control.fleet.wait_active(0, Duration::from_secs(10)).await);
     let order = Order {
         verb: "readmit".into(),

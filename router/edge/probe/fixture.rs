@@ -40,6 +40,7 @@ pub(super) fn apply(table: &Table, change: Change) {
             change: Some(change),
         }],
         committed_at_ms: 0,
+        ..Delta::default()
     });
     assert_eq!(nacks, []);
 }

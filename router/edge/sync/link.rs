@@ -313,7 +313,10 @@ impl Link<'_> {
             self.send(Body::Nack(nack))?;
         }
         let apps = self.table.len() as u64;
-        self.send(Body::Ack(Ack { apps }))
+        self.send(Body::Ack(Ack {
+            apps,
+            ..Ack::default()
+        }))
     }
 }
 
@@ -331,6 +334,7 @@ fn greeting(sync: &Sync) -> Envelope {
         pid: std::process::id(),
         threads: sync.threads as u32,
         program: env!("CARGO_PKG_VERSION").to_owned(),
+        ..EdgeHello::default()
     };
     Envelope::new(held.epoch, revision, Body::EdgeHello(hello))
 }

@@ -41,11 +41,17 @@ fn delta(from: u64, to: u64, records: Vec<AppRecord>) -> Body {
         to,
         ops: ops.collect(),
         committed_at_ms: 0,
+        ..Delta::default()
     })
 }
 
 fn snapshot(first: bool, last: bool, apps: Vec<AppRecord>) -> Body {
-    Body::Snapshot(Snapshot { apps, first, last })
+    Body::Snapshot(Snapshot {
+        apps,
+        first,
+        last,
+        ..Snapshot::default()
+    })
 }
 
 /// An edge's feed, and the test in control's place.
@@ -192,6 +198,7 @@ impl Control {
             id: 77,
             app: app.to_owned(),
             top: 10,
+            ..Collect::default()
         };
         self.say(EPOCH, 0, Body::Collect(collect));
         match self.hear().body {

@@ -17,7 +17,8 @@ pub use self::records::{
     AppRecord, BackendRecord, HedgeRecord, PolicyRecord, ProbeRecord, Standing, StatusRange,
 };
 pub use self::reports::{
-    AppReport, BackendReport, Event, Health, HistogramSample, Report, Sample, UnwellBackend,
+    AppReport, BackendReport, Event, Health, HistogramSample, MemoryPart, Report, Sample,
+    UnwellBackend,
 };
 
 /// The feed's major version; a peer with another one is refused by name.
@@ -37,7 +38,10 @@ pub struct Envelope {
     #[prost(uint64, tag = "3")]
     pub revision: u64,
     /// The message.
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24")]
+    #[prost(
+        oneof = "Body",
+        tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25"
+    )]
     pub body: Option<Body>,
 }
 
@@ -77,6 +81,9 @@ pub enum Body {
     /// Up: something an operator may want to know.
     #[prost(message, tag = "24")]
     Event(Event),
+    /// Up: a whole table was not taken, since too much would have vanished.
+    #[prost(message, tag = "25")]
+    Doubt(Doubt),
 }
 
 /// Control introduces itself.
@@ -102,6 +109,12 @@ pub struct EdgeHello {
     /// The program's version.
     #[prost(string, tag = "4")]
     pub program: String,
+    /// It holds the table and serves nobody yet.
+    #[prost(bool, tag = "5")]
+    pub is_standby: bool,
+    /// It stays with the table it has; none is to be sent.
+    #[prost(bool, tag = "6")]
+    pub is_pinned: bool,
 }
 
 /// A part of the whole table as of the envelope's revision. Parts arrive in
@@ -117,6 +130,25 @@ pub struct Snapshot {
     /// The last part.
     #[prost(bool, tag = "3")]
     pub last: bool,
+    /// An operator has confirmed that what vanished is meant to.
+    #[prost(bool, tag = "4")]
+    pub is_confirmed: bool,
+    /// What was ever removed; in the last part.
+    #[prost(message, optional, tag = "5")]
+    pub removed: Option<Removed>,
+}
+
+/// How much was ever removed by changes, one by one, since the store was
+/// founded. It only rises, so a table that shrank by more than this rose did
+/// not shrink by what was asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Removed {
+    /// Apps.
+    #[prost(uint64, tag = "1")]
+    pub apps: u64,
+    /// Backends, those of removed apps among them.
+    #[prost(uint64, tag = "2")]
+    pub backends: u64,
 }
 
 /// Changes that lead from revision `from` to revision `to`.
@@ -134,6 +166,9 @@ pub struct Delta {
     /// When the newest of them was committed, Unix milliseconds.
     #[prost(uint64, tag = "4")]
     pub committed_at_ms: u64,
+    /// What was ever removed, as of `to`.
+    #[prost(message, optional, tag = "5")]
+    pub removed: Option<Removed>,
 }
 
 /// One app's change. The app's record is the unit: a change to several of an
@@ -177,6 +212,9 @@ pub struct Collect {
     /// At most this many apps, busiest first; the rest are summed as `other`.
     #[prost(uint32, tag = "3")]
     pub top: u32,
+    /// Also what the table's memory goes to, which costs a walk over it.
+    #[prost(bool, tag = "4")]
+    pub memory: bool,
 }
 
 /// An operator's order, carried out on every thread.
@@ -200,6 +238,30 @@ pub struct Ack {
     /// Apps the edge holds.
     #[prost(uint64, tag = "1")]
     pub apps: u64,
+    /// It still serves nobody: nothing waits for it.
+    #[prost(bool, tag = "2")]
+    pub is_standby: bool,
+}
+
+/// A whole table that would have made too much vanish in one step. The one
+/// held before stands.
+#[derive(Clone, PartialEq, Message)]
+pub struct Doubt {
+    /// The revision refused.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// Apps held, and apps there would be.
+    #[prost(uint64, tag = "2")]
+    pub apps_held: u64,
+    /// See above.
+    #[prost(uint64, tag = "3")]
+    pub apps_offered: u64,
+    /// Backends held, and backends there would be.
+    #[prost(uint64, tag = "4")]
+    pub backends_held: u64,
+    /// See above.
+    #[prost(uint64, tag = "5")]
+    pub backends_offered: u64,
 }
 
 /// A record the edge could not use.

@@ -25,6 +25,20 @@ pub struct Report {
     /// How many there are.
     #[prost(uint64, tag = "6")]
     pub unwell_total: u64,
+    /// What memory goes to; only where asked.
+    #[prost(message, repeated, tag = "7")]
+    pub memory: Vec<MemoryPart>,
+}
+
+/// What a part of a process takes in memory.
+#[derive(Clone, PartialEq, Message)]
+pub struct MemoryPart {
+    /// A word in snake case, such as `routes`.
+    #[prost(string, tag = "1")]
+    pub part: String,
+    /// Bytes, estimated.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 
 /// A backend that is not well.
