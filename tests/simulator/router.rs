@@ -74,7 +74,7 @@ impl Router {
             ops: vec![Op {
                 change: Some(Change::Put(record)),
             }],
-            committed_at_ms: 0,
+            ..Delta::default()
         });
         assert!(refused.is_empty(), "{refused:?}");
         let app = table.app(APP).expect("the app must be there");
