@@ -15,7 +15,7 @@ use std::path::Path;
 use hashbrown::{HashMap, HashSet};
 
 use super::journal::{self, JournalReader};
-use super::messages::{AppRecord, Change, Delta};
+use super::messages::{AppRecord, Change, Delta, Removed, Totals};
 use super::snapshot::{self, FileError, Head, Snapshot, section_of};
 
 /// What [`last_known_good`] found.
@@ -29,6 +29,10 @@ pub struct LastKnownGood {
     pub revision: u64,
     /// Apps handed out.
     pub apps: u64,
+    /// Backends of these.
+    pub backends: u64,
+    /// What was ever removed, as of `revision`.
+    pub removed: Removed,
     /// Whether the apps are exactly those of `revision`. If not, something was
     /// damaged beyond what the older files could mend: some apps may be older,
     /// missing, or removed ones, and a whole snapshot must be asked for.
@@ -53,6 +57,21 @@ pub enum NoTable {
     },
 }
 
+/// Where the table in a folder stands, without its apps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownHead {
+    /// Which installation it is of.
+    pub cluster_id: String,
+    /// The store's epoch.
+    pub epoch: u64,
+    /// The revision reached.
+    pub revision: u64,
+    /// What was ever removed, as of `revision`.
+    pub removed: Removed,
+    /// How much it holds; `None`: its files do not say.
+    pub totals: Option<Totals>,
+}
+
 /// Most sentences of damage kept.
 const DAMAGE_LINES: usize = 100;
 
@@ -69,39 +88,25 @@ pub fn last_known_good(
     folder: &Path,
     mut take: impl FnMut(Vec<AppRecord>),
 ) -> Result<LastKnownGood, NoTable> {
-    let current = Snapshot::open(&folder.join(snapshot::FILE));
-    let previous = Snapshot::open(&folder.join(snapshot::PREVIOUS_FILE));
     let mut damage = Damage::default();
-    let (base, older) = match (current, previous) {
-        (Ok(current), previous) => (current, usable(previous, &mut damage)),
-        (Err(error), Ok(previous)) => {
-            damage.note(format!("{error}; the snapshot before it is used"));
-            (previous, None)
-        }
-        (Err(FileError::Missing { .. }), Err(FileError::Missing { .. })) => {
-            return Err(NoTable::None);
-        }
-        (Err(current), Err(previous)) => return Err(NoTable::Unusable { current, previous }),
-    };
+    let (base, older) = open_both(folder, &mut damage)?;
     let older = older.filter(|older| is_of_same_store(&older.head, &base.head));
     let mut reached = LastKnownGood {
         cluster_id: base.head.cluster_id.clone(),
         epoch: base.head.epoch,
         revision: base.head.revision,
         apps: 0,
+        backends: 0,
+        removed: base.summary.unwrap_or_default().removed,
         is_exact: true,
         damage: Vec::new(),
     };
     let mut changed = Changed::new();
-    for file in [journal::PREVIOUS_FILE, journal::FILE] {
-        reached.revision = replay(
-            &folder.join(file),
-            &base.head,
-            (reached.revision, u64::MAX),
-            &mut changed,
-            &mut damage,
-        );
-    }
+    let removed = &mut reached.removed;
+    reached.revision = follow(folder, &base.head, &mut damage, |delta| {
+        *removed = delta.removed.unwrap_or(*removed);
+        note_changes(&mut changed, delta);
+    });
     let mut mender = Mender {
         folder,
         older,
@@ -120,15 +125,67 @@ pub fn last_known_good(
                 Some(None) => {}
             }
         }
-        reached.apps += apps.len() as u64;
+        reached.count(&apps);
         take(apps);
     }
     // Apps that came after the snapshot.
     let new: Vec<_> = changed.into_values().flatten().collect();
-    reached.apps += new.len() as u64;
+    reached.count(&new);
     take(new);
     reached.damage = damage.lines;
     Ok(reached)
+}
+
+/// Where the newest table of `folder` stands, by its snapshot's head and its
+/// journal: quick, whatever the number of apps.
+///
+/// # Errors
+/// As [`last_known_good`].
+pub fn known_head(folder: &Path) -> Result<KnownHead, NoTable> {
+    let mut damage = Damage::default();
+    let (base, _) = open_both(folder, &mut damage)?;
+    let mut removed = base.summary.unwrap_or_default().removed;
+    let mut totals = base.summary.map(|summary| summary.totals);
+    let revision = follow(folder, &base.head, &mut damage, |delta| {
+        removed = delta.removed.unwrap_or(removed);
+        totals = delta.totals;
+    });
+    Ok(KnownHead {
+        cluster_id: base.head.cluster_id,
+        epoch: base.head.epoch,
+        revision,
+        removed,
+        totals,
+    })
+}
+
+impl LastKnownGood {
+    pub(super) fn count(&mut self, apps: &[AppRecord]) {
+        self.apps += apps.len() as u64;
+        let backends = apps.iter().map(|app| app.backends.len() as u64);
+        self.backends += backends.sum::<u64>();
+    }
+}
+
+/// The newest snapshot that can be used, and the one before it.
+fn open_both(folder: &Path, damage: &mut Damage) -> Result<(Snapshot, Option<Snapshot>), NoTable> {
+    let current = Snapshot::open(&folder.join(snapshot::FILE));
+    let previous = Snapshot::open(&folder.join(snapshot::PREVIOUS_FILE));
+    let (base, older) = match (current, previous) {
+        (Ok(current), previous) => (current, usable(previous, damage)),
+        (Err(error), Ok(previous)) => {
+            damage.note(format!("{error}; the snapshot before it is used"));
+            (previous, None)
+        }
+        (Err(FileError::Missing { .. }), Err(FileError::Missing { .. })) => {
+            return Err(NoTable::None);
+        }
+        (Err(current), Err(previous)) => return Err(NoTable::Unusable { current, previous }),
+    };
+    if base.is_summary_damaged {
+        damage.note(format!("{}: its summary is damaged", base.path().display()));
+    }
+    Ok((base, older))
 }
 
 /// The older snapshot, if it is there and can be used.
@@ -143,38 +200,55 @@ fn usable(previous: Result<Snapshot, FileError>, damage: &mut Damage) -> Option<
     }
 }
 
-fn is_of_same_store(a: &Head, b: &Head) -> bool {
+pub(super) fn is_of_same_store(a: &Head, b: &Head) -> bool {
     a.cluster_id == b.cluster_id && a.epoch == b.epoch
 }
 
-/// Notes what a journal's deltas from revision `span.0` to at most `span.1` did
-/// to each app; returns the revision reached.
+/// Hands `note` the deltas that lead on from a snapshot; returns the revision
+/// reached. The journal before this one is read only where it is needed: after
+/// a usual life it has nothing more to say, and may be of another store.
+fn follow(folder: &Path, base: &Head, damage: &mut Damage, mut note: impl FnMut(Delta)) -> u64 {
+    let newest = folder.join(journal::FILE);
+    let all = |from| (from, u64::MAX);
+    let (reached, is_clean) = replay(&newest, base, all(base.revision), damage, &mut note);
+    if is_clean {
+        return reached;
+    }
+    let before = folder.join(journal::PREVIOUS_FILE);
+    let (reached, _) = replay(&before, base, all(reached), damage, &mut note);
+    replay(&newest, base, all(reached), damage, &mut note).0
+}
+
+/// Hands `note` a journal's deltas from revision `span.0` to at most `span.1`;
+/// returns the revision reached, and whether the journal leads on from
+/// `span.0` and is whole.
 fn replay(
     path: &Path,
     store: &Head,
     span: (u64, u64),
-    changed: &mut Changed,
     damage: &mut Damage,
-) -> u64 {
+    note: &mut impl FnMut(Delta),
+) -> (u64, bool) {
     let (mut revision, to) = span;
     let mut journal = match JournalReader::open(path) {
         Ok(journal) if is_of_same_store(&journal.head, store) => journal,
         Ok(_) => {
             damage.note(format!("{} is of another store", path.display()));
-            return revision;
+            return (revision, false);
         }
-        Err(FileError::Missing { .. }) => return revision,
+        Err(FileError::Missing { .. }) => return (revision, false),
         Err(error) => {
             damage.note(error.to_string());
-            return revision;
+            return (revision, false);
         }
     };
+    let leads_on = journal.head.revision <= revision;
     while let Some(delta) = journal.next_after(revision) {
         if delta.to > to {
             break;
         }
         revision = delta.to;
-        note_changes(changed, delta);
+        note(delta);
     }
     if let Some(what) = journal.damage() {
         damage.note(format!(
@@ -183,7 +257,7 @@ fn replay(
             journal.revision()
         ));
     }
-    revision
+    (revision, leads_on && journal.damage().is_none())
 }
 
 fn note_changes(changed: &mut Changed, delta: Delta) {
@@ -231,7 +305,8 @@ impl Mender<'_> {
             let mut changed = Changed::new();
             let path = self.folder.join(journal::PREVIOUS_FILE);
             let span = (older.head.revision, base.head.revision);
-            let reached = replay(&path, &base.head, span, &mut changed, damage);
+            let mut note = |delta| note_changes(&mut changed, delta);
+            let (reached, _) = replay(&path, &base.head, span, damage, &mut note);
             (changed, reached == base.head.revision)
         });
         let mut known: HashSet<String> = apps.iter().map(|app| app.name.clone()).collect();
@@ -264,12 +339,12 @@ impl Mender<'_> {
 
 /// Sentences, up to a bound.
 #[derive(Default)]
-struct Damage {
-    lines: Vec<String>,
+pub(super) struct Damage {
+    pub(super) lines: Vec<String>,
 }
 
 impl Damage {
-    fn note(&mut self, line: String) {
+    pub(super) fn note(&mut self, line: String) {
         if self.lines.len() < DAMAGE_LINES && !self.lines.contains(&line) {
             self.lines.push(line);
         }

@@ -7,6 +7,8 @@ pub mod codec;
 pub mod journal;
 mod last_known_good;
 pub mod messages;
+pub mod proven;
 pub mod snapshot;
 
-pub use last_known_good::{LastKnownGood, NoTable, last_known_good};
+pub use last_known_good::{KnownHead, LastKnownGood, NoTable, known_head, last_known_good};
+pub use proven::proven_table;

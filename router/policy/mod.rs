@@ -1,9 +1,9 @@
 //! Pure decisions: time, randomness and load come in as arguments, a decision
 //! goes out.
 //!
-//! Owns the rules of balancing, health, latency, hedges, retries and admission.
-//! Never opens a socket, reads a clock or spawns a task, so that a simulation with a seed can
-//! run them.
+//! Owns the rules of balancing, health, latency, hedges, retries and admission,
+//! and of how much a table may shrink. Never opens a socket, reads a clock or
+//! spawns a task, so that a simulation with a seed can run them.
 
 pub mod admission;
 pub mod balance;
@@ -11,3 +11,4 @@ pub mod health;
 pub mod hedge;
 pub mod latency;
 pub mod retry;
+pub mod shrink;

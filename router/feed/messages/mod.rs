@@ -115,6 +115,10 @@ pub struct EdgeHello {
     /// It stays with the table it has; none is to be sent.
     #[prost(bool, tag = "6")]
     pub is_pinned: bool,
+    /// It holds a table, be it one that nothing can be built on (another
+    /// epoch's, or damaged): what it serves is not nothing.
+    #[prost(bool, tag = "7")]
+    pub has_table: bool,
 }
 
 /// A part of the whole table as of the envelope's revision. Parts arrive in
@@ -133,7 +137,10 @@ pub struct Snapshot {
     /// An operator has confirmed that what vanished is meant to.
     #[prost(bool, tag = "4")]
     pub is_confirmed: bool,
-    /// What was ever removed; in the last part.
+    /// What was ever removed. In the first part as of the envelope's revision:
+    /// what the receiver then holds. In the last one as of when it was sent:
+    /// what the table lacks that was removed while it was sent is explained by
+    /// that.
     #[prost(message, optional, tag = "5")]
     pub removed: Option<Removed>,
 }
@@ -147,6 +154,17 @@ pub struct Removed {
     #[prost(uint64, tag = "1")]
     pub apps: u64,
     /// Backends, those of removed apps among them.
+    #[prost(uint64, tag = "2")]
+    pub backends: u64,
+}
+
+/// How much a table holds.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Totals {
+    /// Apps.
+    #[prost(uint64, tag = "1")]
+    pub apps: u64,
+    /// Backends, of all of them.
     #[prost(uint64, tag = "2")]
     pub backends: u64,
 }
@@ -169,6 +187,9 @@ pub struct Delta {
     /// What was ever removed, as of `to`.
     #[prost(message, optional, tag = "5")]
     pub removed: Option<Removed>,
+    /// How much there is, as of when it was written; in a journal alone.
+    #[prost(message, optional, tag = "6")]
+    pub totals: Option<Totals>,
 }
 
 /// One app's change. The app's record is the unit: a change to several of an

@@ -8,6 +8,7 @@
 //! header   magic, format, oldest reader, sections, epoch, revision, cluster id, crc32c
 //! block*   section, count, length, crc32c of those and the payload
 //!          payload: that many length-delimited AppRecords
+//! summary  mark, apps, backends, removed apps, removed backends, crc32c
 //! index    of each block: offset, section, count, length, crc32c
 //! trailer  apps, blocks, index length, crc32c of header and index, magic
 //! ```
@@ -15,6 +16,8 @@
 //! An app's section is chosen by its name, so that what a damaged block held is
 //! known: the same section of an older file stands in. A section is cut into
 //! blocks, so that writing a million apps in any order needs a few megabytes.
+//! The summary came later: files without one read as well, and programs that do
+//! not know of it pass it over.
 //! The index repeats each block's checksum and is checksummed itself: together
 //! they cover every byte. Integers are big-endian.
 
@@ -26,6 +29,8 @@ pub use write::SnapshotWriter;
 
 use std::io;
 use std::path::PathBuf;
+
+use super::messages::{Removed, Totals};
 
 /// The file, in the table's folder.
 pub const FILE: &str = "snapshot";
@@ -52,6 +57,10 @@ const BLOCK_HEADER_BYTES: usize = 16;
 const INDEX_ENTRY_BYTES: usize = 24;
 /// Bytes after the index.
 const TRAILER_BYTES: usize = 32;
+/// What the summary begins with.
+const SUMMARY_MARK: [u8; 4] = *b"sum\x01";
+/// Bytes of the summary.
+const SUMMARY_BYTES: usize = 40;
 /// Most bytes of a cluster's id.
 pub(super) const MAX_CLUSTER_ID_BYTES: usize = 256;
 
@@ -64,6 +73,48 @@ pub struct Head {
     pub epoch: u64,
     /// The revision it is of (snapshot) or follows (journal).
     pub revision: u64,
+}
+
+/// How much a snapshot holds, for those who judge it without reading it all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Apps and backends in it.
+    pub totals: Totals,
+    /// What was ever removed, as of its revision.
+    pub removed: Removed,
+}
+
+impl Summary {
+    fn encode(&self) -> [u8; SUMMARY_BYTES] {
+        let mut bytes = [0; SUMMARY_BYTES];
+        bytes[..4].copy_from_slice(&SUMMARY_MARK);
+        let Summary { totals, removed } = self;
+        let fields = [totals.apps, totals.backends, removed.apps, removed.backends];
+        for (at, field) in fields.into_iter().enumerate() {
+            bytes[4 + at * 8..12 + at * 8].copy_from_slice(&field.to_be_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes[..SUMMARY_BYTES - 4]);
+        bytes[SUMMARY_BYTES - 4..].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// `None`: its bytes are not what was written.
+    fn decode(bytes: &[u8; SUMMARY_BYTES]) -> Option<Summary> {
+        let crc = crc32c::crc32c(&bytes[..SUMMARY_BYTES - 4]);
+        if bytes[..4] != SUMMARY_MARK || crc != u32_at(bytes, SUMMARY_BYTES - 4) {
+            return None;
+        }
+        Some(Summary {
+            totals: Totals {
+                apps: u64_at(bytes, 4),
+                backends: u64_at(bytes, 12),
+            },
+            removed: Removed {
+                apps: u64_at(bytes, 20),
+                backends: u64_at(bytes, 28),
+            },
+        })
+    }
 }
 
 /// Why a file of the table's folder could not be used.

@@ -9,7 +9,8 @@ use prost::Message;
 
 use super::{
     BLOCK_HEADER_BYTES, BlockPlace, END_MAGIC, FileError, Head, INDEX_ENTRY_BYTES, MAGIC,
-    MAX_BLOCK_BYTES, MAX_SECTIONS, TRAILER_BYTES, block_crc, read_head, section_of, u32_at, u64_at,
+    MAX_BLOCK_BYTES, MAX_SECTIONS, SUMMARY_BYTES, Summary, TRAILER_BYTES, block_crc, read_head,
+    section_of, u32_at, u64_at,
 };
 use crate::feed::messages::AppRecord;
 
@@ -24,10 +25,30 @@ pub struct Snapshot {
     pub head: Head,
     /// Apps, by its trailer; `None` if that is damaged.
     pub apps: Option<u64>,
+    /// How much it holds; `None`: written without one, or damaged.
+    pub summary: Option<Summary>,
+    /// The summary is there and damaged.
+    pub(in crate::feed) is_summary_damaged: bool,
     path: PathBuf,
     file: File,
     sections: u32,
     pub(super) blocks: Vec<BlockPlace>,
+}
+
+/// What the index says.
+struct Index {
+    /// Where it begins.
+    at: u64,
+    apps: u64,
+    blocks: Vec<BlockPlace>,
+}
+
+impl BlockPlace {
+    /// Where the next one may begin.
+    fn end(&self) -> u64 {
+        self.offset
+            .saturating_add((BLOCK_HEADER_BYTES as u64) + u64::from(self.length))
+    }
 }
 
 /// One section's apps.
@@ -59,16 +80,23 @@ impl Snapshot {
         let mut snapshot = Snapshot {
             head,
             apps: None,
+            summary: None,
+            is_summary_damaged: false,
             path: path.into(),
             file,
             sections,
             blocks: Vec::new(),
         };
         let index = snapshot.index(&header).map_err(FileError::io(path))?;
-        (snapshot.apps, snapshot.blocks) = match index {
-            Some((apps, blocks)) => (Some(apps), blocks),
-            None => (None, snapshot.walk(header.len() as u64)),
-        };
+        match index {
+            Some(index) => {
+                let blocks_end = index.blocks.iter().map(BlockPlace::end).max();
+                let blocks_end = blocks_end.unwrap_or(header.len() as u64);
+                snapshot.summarize(blocks_end, index.at);
+                (snapshot.apps, snapshot.blocks) = (Some(index.apps), index.blocks);
+            }
+            None => snapshot.blocks = snapshot.walk(header.len() as u64),
+        }
         Ok(snapshot)
     }
 
@@ -83,7 +111,7 @@ impl Snapshot {
     }
 
     /// The index, if every checksum of it is right.
-    fn index(&self, header: &[u8]) -> io::Result<Option<(u64, Vec<BlockPlace>)>> {
+    fn index(&self, header: &[u8]) -> io::Result<Option<Index>> {
         let file_bytes = self.file.metadata()?.len();
         let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
             return Ok(None);
@@ -115,7 +143,23 @@ impl Snapshot {
                 length: u32_at(entry, 16),
                 crc: u32_at(entry, 20),
             });
-        Ok(Some((u64_at(&trailer, 0), places.collect())))
+        Ok(Some(Index {
+            at: trailer_at - index_bytes,
+            apps: u64_at(&trailer, 0),
+            blocks: places.collect(),
+        }))
+    }
+
+    /// Reads the summary, which is what stands between blocks and index.
+    fn summarize(&mut self, from: u64, to: u64) {
+        if to <= from {
+            return;
+        }
+        let mut bytes = [0; SUMMARY_BYTES];
+        let is_there =
+            to - from == SUMMARY_BYTES as u64 && self.file.read_exact_at(&mut bytes, from).is_ok();
+        self.summary = Summary::decode(&bytes).filter(|_| is_there);
+        self.is_summary_damaged = self.summary.is_none();
     }
 
     /// The blocks as they follow each other, up to the first that is not one.
@@ -139,8 +183,28 @@ impl Snapshot {
         blocks
     }
 
+    /// Whether every byte of it verifies. Decodes nothing.
+    pub(in crate::feed) fn is_whole(&self) -> bool {
+        self.apps.is_some()
+            && self
+                .blocks
+                .iter()
+                .all(|place| self.payload(place).is_some())
+    }
+
     /// A block's apps, if every byte of it verifies.
     fn block(&self, place: &BlockPlace) -> Option<Vec<AppRecord>> {
+        let payload = self.payload(place)?;
+        let mut rest = &payload[..];
+        let mut apps = Vec::with_capacity(place.count as usize);
+        for _ in 0..place.count {
+            apps.push(AppRecord::decode_length_delimited(&mut rest).ok()?);
+        }
+        rest.is_empty().then_some(apps)
+    }
+
+    /// A block's bytes, if every one of them verifies.
+    fn payload(&self, place: &BlockPlace) -> Option<Vec<u8>> {
         let length = place.length as usize;
         // No app is empty, so a count can not pass the length.
         if length > MAX_BLOCK_BYTES || place.count > place.length {
@@ -161,15 +225,7 @@ impl Snapshot {
         let mut payload = vec![0; length];
         let at = place.offset + BLOCK_HEADER_BYTES as u64;
         self.file.read_exact_at(&mut payload, at).ok()?;
-        if block_crc(place.section, place.count, &payload) != place.crc {
-            return None;
-        }
-        let mut rest = &payload[..];
-        let mut apps = Vec::with_capacity(place.count as usize);
-        for _ in 0..place.count {
-            apps.push(AppRecord::decode_length_delimited(&mut rest).ok()?);
-        }
-        rest.is_empty().then_some(apps)
+        (block_crc(place.section, place.count, &payload) == place.crc).then_some(payload)
     }
 
     /// The apps of one section.

@@ -8,10 +8,10 @@ use prost::Message;
 
 use super::{
     BLOCK_BYTES, BlockPlace, END_MAGIC, FILE, FileError, Head, MAGIC, MAX_CLUSTER_ID_BYTES,
-    PREVIOUS_FILE, SECTIONS, block_crc, encode_head, section_of,
+    PREVIOUS_FILE, SECTIONS, Summary, block_crc, encode_head, section_of,
 };
 use crate::feed::codec::MAX_FRAME_BYTES;
-use crate::feed::messages::AppRecord;
+use crate::feed::messages::{AppRecord, Removed};
 
 /// Writes one snapshot. Dropped before [`finish`](Self::finish), it leaves the
 /// folder as it was.
@@ -23,7 +23,7 @@ pub struct SnapshotWriter {
     offset: u64,
     /// Of the header, then of the index.
     crc: u32,
-    apps: u64,
+    summary: Summary,
     sections: Vec<Section>,
     index: Vec<BlockPlace>,
     is_done: bool,
@@ -58,7 +58,7 @@ impl SnapshotWriter {
             file: BufWriter::with_capacity(4 * BLOCK_BYTES, file),
             offset: 0,
             crc: 0,
-            apps: 0,
+            summary: Summary::default(),
             sections: (0..SECTIONS).map(|_| Section::default()).collect(),
             index: Vec::new(),
             is_done: false,
@@ -67,6 +67,11 @@ impl SnapshotWriter {
         writer.crc = crc32c::crc32c(&header);
         writer.put(&header)?;
         Ok(writer)
+    }
+
+    /// Says what was ever removed as of the snapshot's revision.
+    pub fn removed(&mut self, removed: Removed) {
+        self.summary.removed = removed;
     }
 
     /// Adds an app; each name once, in any order.
@@ -87,7 +92,8 @@ impl SnapshotWriter {
             .encode_length_delimited(&mut section.payload)
             .expect("a Vec must have room: it grows");
         section.count += 1;
-        self.apps += 1;
+        self.summary.totals.apps += 1;
+        self.summary.totals.backends += record.backends.len() as u64;
         if section.payload.len() >= BLOCK_BYTES {
             self.flush(at)?;
         }
@@ -140,11 +146,13 @@ impl SnapshotWriter {
         }
         let crc = crc32c::crc32c_append(self.crc, &index);
         let mut trailer = Vec::with_capacity(super::TRAILER_BYTES);
-        trailer.extend(self.apps.to_be_bytes());
+        trailer.extend(self.summary.totals.apps.to_be_bytes());
         trailer.extend((self.index.len() as u32).to_be_bytes());
         trailer.extend((index.len() as u64).to_be_bytes());
         trailer.extend(crc32c::crc32c_append(crc, &trailer).to_be_bytes());
         trailer.extend(END_MAGIC);
+        let summary = self.summary.encode();
+        self.put(&summary)?;
         self.put(&index)?;
         self.put(&trailer)?;
         self.file
