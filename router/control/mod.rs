@@ -16,6 +16,7 @@ mod http_server;
 mod lease_clock;
 pub mod leases;
 pub mod names;
+pub mod propagation;
 pub mod refusal;
 pub mod registry;
 pub mod snapshots;
@@ -154,7 +155,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;
     let keeper = snapshots::start(folder, registry.clone(), events.clone())
         .map_err(system("the snapshot's thread"))?;
-    let fleet = Arc::new(Fleet::new(events.clone()));
+    let fleet = Arc::new(Fleet::new(events.clone(), registry.propagation().clone()));
     let api_requests = ApiRequests::default();
 
     let admin_state = AdminState {

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +21,7 @@ use super::changes::{Compacted, Entry, KEPT_NAMES};
 use super::events::now_ms;
 use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
+use super::propagation::Propagation;
 use super::refusal::Refusal;
 use super::staging::{Batch, LeaseChange, Staging};
 use super::state::{Counts, State, Stored};
@@ -34,7 +36,13 @@ const BATCH: usize = 4_096;
 
 /// A change, and what to do with the caller once its fate is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
-type Work = Box<dyn FnOnce(&mut Staging<'_>) -> Answer + Send>;
+type Run = Box<dyn FnOnce(&mut Staging<'_>) -> Answer + Send>;
+
+/// A change waiting for the writer.
+struct Work {
+    run: Run,
+    since: Instant,
+}
 
 /// A change on its way to the disk.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ pub struct Registry {
     clock: LeaseClock,
     tokens: Arc<Tokens>,
     works: mpsc::Sender<Work>,
+    propagation: Arc<Propagation>,
     head: watch::Sender<u64>,
     /// False once the writer is gone; then control must end.
     writing: watch::Sender<bool>,
@@ -84,6 +93,7 @@ impl Registry {
             clock: LeaseClock::default(),
             tokens,
             works,
+            propagation: Arc::default(),
             writing: watch::Sender::new(true),
             closing: AtomicBool::new(false),
         });
@@ -118,8 +128,9 @@ impl Registry {
         &self,
         work: impl FnOnce(&mut Staging<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Pending<T>, Refusal> {
+        let since = Instant::now();
         let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |staging| {
+        let run: Run = Box::new(move |staging| {
             let result = work(staging);
             Box::new(move |durable| {
                 let result = match durable {
@@ -130,6 +141,7 @@ impl Registry {
                 let _ = answer.send(result);
             })
         });
+        let work = Work { run, since };
         self.works.send(work).await.map_err(|_| Refusal::Stopping)?;
         Ok(Pending(answered))
     }
@@ -142,6 +154,11 @@ impl Registry {
     /// Announces each new revision.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
+    }
+
+    /// How long changes take.
+    pub fn propagation(&self) -> &Arc<Propagation> {
+        &self.propagation
     }
 
     /// Which installation this is.
@@ -399,10 +416,14 @@ impl Writer {
     }
 
     fn commit(&mut self, works: Vec<Work>) {
+        let since: Vec<Instant> = works.iter().map(|work| work.since).collect();
         let (batch, answers) = {
             let state = self.registry.read();
             let mut staging = Staging::new(&state, self.registry.tokens.len(), now_ms());
-            let answers: Vec<Answer> = works.into_iter().map(|work| work(&mut staging)).collect();
+            let answers: Vec<Answer> = works
+                .into_iter()
+                .map(|work| (work.run)(&mut staging))
+                .collect();
             (staging.into_batch(), answers)
         };
         let result = if batch.is_empty() {
@@ -416,12 +437,33 @@ impl Writer {
             self.store.commit(&batch, floor)
         };
         match &result {
-            Ok(()) => self.registry.publish(batch),
+            Ok(()) => {
+                self.time(&batch, &since);
+                self.registry.publish(batch);
+            }
             Err(failure) => tracing::error!("refused {} changes: {failure}", answers.len()),
         }
         for answer in answers {
             answer(result.clone());
         }
+    }
+
+    /// What `batch` holds is durable as of now. Told before it is published,
+    /// so that no edge can be quicker than the clock.
+    fn time(&self, batch: &Batch, since: &[Instant]) {
+        if batch.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let (first, last) = match (batch.entries.first(), batch.entries.last()) {
+            (Some(first), Some(last)) => (first.revision, last.revision),
+            // Tokens alone make no revision.
+            _ => (1, 0),
+        };
+        let waits = since
+            .iter()
+            .map(|since| now.saturating_duration_since(*since));
+        self.registry.propagation.durable(first, last, now, waits);
     }
 }
 

@@ -293,7 +293,7 @@ mod tests {
     async fn a_drain_ends_when_the_last_request_does_or_its_time_is_up() {
         let (dir, events) = (tempfile::tempdir().unwrap(), Arc::<Events>::default());
         let registry = registry(&dir, &events, &[("a", 0), ("b", 0)]).await;
-        let fleet = Arc::new(Fleet::new(events.clone()));
+        let fleet = Arc::new(Fleet::new(events.clone(), Arc::default()));
         let drain = |id: &'static str, ms| {
             registry
                 .change(move |staging| staging.drain_backend("shop", id, ms, &Condition::Always))
@@ -304,7 +304,7 @@ mod tests {
         let (edge, mut asks) = fleet.admit(&EdgeHello::default(), Some(revision - 1));
         end_drains(&registry, &fleet, &events).await;
         assert_eq!(standings(&registry).len(), 2);
-        edge.acked(revision, 1);
+        edge.acked(revision, &crate::feed::messages::Ack::default());
         let report = |in_flight| {
             let backends = vec![BackendReport {
                 id: "a".into(),

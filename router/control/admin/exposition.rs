@@ -9,6 +9,7 @@ use prometheus::proto::{
 };
 
 use super::numbers::{Numbers, Observed};
+use crate::control::propagation::Spread;
 use crate::observe::histogram::bound;
 use crate::observe::metrics::{self, Kind, Row};
 
@@ -56,6 +57,16 @@ impl Exposition {
             )
         });
         self.push(row, named.collect::<Vec<_>>());
+    }
+
+    /// A histogram of control's own.
+    pub fn spread(&mut self, row: &Row, spread: &Spread) {
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram(&Observed {
+            buckets: spread.buckets.to_vec(),
+            sum: spread.sum_us as f64 / 1e6,
+        }));
+        self.family(row, vec![metric]);
     }
 
     fn push(&mut self, row: &Row, series: Vec<(Vec<(String, String)>, f64)>) {

@@ -28,7 +28,8 @@ pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
     let reasons = unready(&edges, &state.processes.latest());
     if reasons.is_empty() {
         let revision = state.fleet.active_revision();
-        return Json(json!({"status": "ready", "edges": edges.len(), "revision": revision}))
+        let serving = edges.iter().filter(|edge| edge.is_waited_for()).count();
+        return Json(json!({"status": "ready", "edges": serving, "revision": revision}))
             .into_response();
     }
     Problem::new(
@@ -45,6 +46,20 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
     let mut reasons = Vec::new();
     if edges.is_empty() {
         reasons.push("No edge is connected to control.".to_owned());
+    } else if !edges.iter().any(EdgeStatus::is_waited_for) {
+        reasons.push("No edge that serves and follows control is connected.".to_owned());
+    }
+    let pinned = edges
+        .iter()
+        .filter(|edge| edge.is_pinned && !edge.is_standby);
+    for edge in pinned {
+        let Some(revision) = edge.active_revision else {
+            continue;
+        };
+        reasons.push(format!(
+            "Edge {} serves revision {revision}, which ran well, and takes no change: newer ones crashed.",
+            edge.pid
+        ));
     }
     let supervised: Vec<&ProcessStatus> = processes
         .iter()
@@ -60,7 +75,8 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
         is_relieved && supervised.iter().any(is_it)
     };
     for edge in edges {
-        if edge.active_revision.is_none() && !is_replacement(edge.pid) {
+        let counts = edge.is_waited_for() && edge.active_revision.is_none();
+        if counts && !is_replacement(edge.pid) {
             reasons.push(format!("Edge {} serves no table yet.", edge.pid));
         }
     }
@@ -104,6 +120,7 @@ pub(super) async fn processes(State(state): State<AdminState>) -> Json<Value> {
 
 /// The rows of [`processes`].
 pub(super) fn process_list(state: &AdminState) -> Vec<Value> {
+    let edges = state.fleet.edges();
     let rows = state.processes.latest().into_iter().map(|process| {
         let mut row = match serde_json::to_value(&process) {
             Ok(Value::Object(row)) => row,
@@ -111,9 +128,24 @@ pub(super) fn process_list(state: &AdminState) -> Vec<Value> {
         };
         let usage = procfs::usage(process.pid).filter(|_| process.pid != 0);
         row.insert("usage".into(), json!(usage));
+        let edge = edges.iter().find(|edge| edge.pid == process.pid);
+        if let Some(edge) = edge.filter(|_| process.role == Role::Edge) {
+            row.insert("edge".into(), link(edge));
+        }
         Value::Object(row)
     });
     rows.collect()
+}
+
+/// What control knows of an edge by its connection.
+fn link(edge: &EdgeStatus) -> Value {
+    json!({
+        "state": edge.state(),
+        "revision": edge.active_revision,
+        "apps": edge.apps,
+        "nacks": edge.nacks,
+        "connected_at_ms": edge.connected_at_ms,
+    })
 }
 
 /// `GET /config`: every setting in force, by key. No setting holds a secret;
@@ -138,6 +170,8 @@ mod tests {
             program: String::new(),
             connected_at_ms: 0,
             active_revision,
+            is_standby: false,
+            is_pinned: false,
             apps: 0,
             nacks: 0,
         }
@@ -165,6 +199,31 @@ mod tests {
         let replacement = process(8, ProcessState::Starting);
         let both = [edge(7, Some(1)), edge(8, None)];
         assert!(unready(&both, &[ready, replacement]).is_empty());
+    }
+
+    #[test]
+    fn a_standby_is_not_waited_for_and_a_pinned_edge_is_not_ready() {
+        let ready = process(7, ProcessState::Ready);
+        let standby = EdgeStatus {
+            is_standby: true,
+            ..edge(8, None)
+        };
+        let both = [edge(7, Some(1)), standby.clone()];
+        let processes = [ready, process(8, ProcessState::Standby)];
+        assert!(unready(&both, &processes).is_empty());
+        assert_eq!(
+            unready(&[standby], &[]),
+            ["No edge that serves and follows control is connected."]
+        );
+        let pinned = EdgeStatus {
+            is_pinned: true,
+            ..edge(7, Some(4))
+        };
+        let reasons = unready(&[pinned], &processes[..1]);
+        assert!(
+            reasons[1].starts_with("Edge 7 serves revision 4"),
+            "{reasons:?}"
+        );
     }
 
     #[test]

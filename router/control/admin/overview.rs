@@ -7,8 +7,10 @@ use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, Observed};
+use super::scrape::Scraped;
 use super::{Admin, apps, backend, events, health};
 use crate::control::AdminState;
+use crate::control::propagation::Spread;
 use crate::observe::histogram::{BOUNDS, bound};
 use crate::observe::metrics::{self, CODES};
 use crate::observe::{Counter, Gauge, Histogram};
@@ -37,7 +39,8 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
             "domains": counts.domains,
             "backends": counts.backends,
         },
-        "edges": { "connected": scraped.edges, "answered": scraped.answered },
+        "edges": edges(state, &scraped),
+        "changes": changes(state),
         "processes": health::process_list(state),
         "traffic": traffic(&scraped.numbers),
         "latency_bounds_seconds": bounds(),
@@ -51,6 +54,33 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
         "unwell": unwell(state, &scraped.numbers),
         "events": events.iter().rev().map(events::view).collect::<Vec<_>>(),
     }))
+}
+
+/// How many edges are connected, by what they do.
+fn edges(state: &AdminState, scraped: &Scraped) -> Value {
+    let mut edges = json!({ "connected": scraped.edges, "answered": scraped.answered });
+    for edge in state.fleet.edges() {
+        let count = edges[edge.state()].as_u64().unwrap_or(0);
+        edges[edge.state()] = json!(count + 1);
+    }
+    edges
+}
+
+/// How long changes took in the last minutes: until they were durable, and from
+/// then until every serving edge routed by them.
+fn changes(state: &AdminState) -> Value {
+    let propagation = state.registry.propagation();
+    let view = |spread: &Spread| {
+        json!({
+            "count": spread.recent().iter().sum::<u64>(),
+            "p50_seconds": spread.recent_quantile(0.5),
+            "p99_seconds": spread.recent_quantile(0.99),
+        })
+    };
+    json!({
+        "commit": view(&propagation.commits()),
+        "propagation": view(&propagation.activations()),
+    })
 }
 
 fn traffic(numbers: &Numbers) -> Value {

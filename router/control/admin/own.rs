@@ -34,13 +34,18 @@ macro_rules! rows {
 }
 
 rows! {
+    COMMIT Histogram "portico_commit_seconds" ["seconds"] ()
+    "How long each change waited until it was durable: its turn, the others of its commit, and the disk. An import's groups of lines count as one each."
+    PROPAGATION Histogram "portico_propagation_seconds" ["seconds"] ()
+    "For each revision, the time from when it was durable until every serving edge routed by it on all its threads, by control's monotonic clock. Edges that stand by or are pinned are not waited for; while none serves, revisions wait, and count once one does."
+
     BUILD Gauge "portico_build_info" ["1"] ("version")
     "Always 1; says which version of the program control runs."
 
     REVISION Gauge "portico_control_revision" ["revision"] ()
     "The store's last durable revision. portico_table_revision follows it within moments."
     ACTIVE Gauge "portico_control_active_revision" ["revision"] ()
-    "The revision that every connected edge has acknowledged; 0 while one serves no table or none is connected."
+    "The revision that every serving edge has acknowledged; 0 while one holds no table or none is connected. Edges that stand by or are pinned do not count."
     APPS Gauge "portico_control_apps" ["apps"] ()
     "Apps registered."
     DOMAINS Gauge "portico_control_domains" ["domains"] ()
@@ -56,8 +61,8 @@ rows! {
     API Counter "portico_control_api_requests_total" ["requests"] ("status")
     "Requests to the registration API, by status."
 
-    EDGES Gauge "portico_control_edges" ["edges"] ()
-    "Edges connected to control."
+    EDGES Gauge "portico_control_edges" ["edges"] ("state")
+    "Edges connected to control, by what they do: serving; loading, which is about to serve and holds no table yet; standby, which holds the table and serves nobody; pinned, which serves the table that ran well because newer ones crashed, and takes no change. Changes are active once the serving ones have them."
     EDGES_MISSING Gauge "portico_control_edges_missing" ["edges"] ()
     "Connected edges that did not report their numbers in time for this scrape: their part is missing from it."
     EDGE_REVISION Gauge "portico_control_edge_revision" ["revision"] ("pid")
@@ -110,6 +115,9 @@ fn control(out: &mut Exposition, state: &AdminState, scraped: &Scraped) {
         &ACTIVE,
         one(state.fleet.active_revision().unwrap_or(0) as f64),
     );
+    let propagation = state.registry.propagation();
+    out.spread(&COMMIT, &propagation.commits());
+    out.spread(&PROPAGATION, &propagation.activations());
     let counts = state.registry.counts();
     out.row(&APPS, one(counts.apps as f64));
     out.row(&DOMAINS, one(counts.domains as f64));
@@ -135,12 +143,17 @@ fn control(out: &mut Exposition, state: &AdminState, scraped: &Scraped) {
         api.iter()
             .map(|(status, count)| (vec![status.as_str()], *count as f64)),
     );
-    out.row(&EDGES, one(scraped.edges as f64));
+    let edges = state.fleet.edges();
+    let in_state = |state| edges.iter().filter(|edge| edge.state() == state).count();
+    let states = ["serving", "loading", "standby", "pinned"];
+    out.row(
+        &EDGES,
+        states.map(|state| (vec![state], in_state(state) as f64)),
+    );
     out.row(
         &EDGES_MISSING,
         one(scraped.edges.saturating_sub(scraped.answered) as f64),
     );
-    let edges = state.fleet.edges();
     let pids: Vec<String> = edges.iter().map(|edge| edge.pid.to_string()).collect();
     let of_edges = || edges.iter().zip(&pids);
     out.row(

@@ -45,7 +45,7 @@ async fn port(listen: &str) -> Port {
     settings.admin.listen = listen.parse().unwrap();
     let state = AdminState {
         registry,
-        fleet: Arc::new(Fleet::new(Arc::clone(&events))),
+        fleet: Arc::new(Fleet::new(Arc::clone(&events), Arc::default())),
         tokens,
         events,
         settings: Arc::new(settings),
@@ -186,7 +186,7 @@ async fn metrics_hold_the_edges_rows_and_controls() {
         "portico_app_requests_total{app=\"shop\",class=\"5xx\"} 1",
         "portico_control_revision 1",
         "portico_control_apps 1",
-        "portico_control_edges 1",
+        "portico_control_edges{state=\"serving\"} 1",
         "portico_control_edges_missing 0",
         "portico_control_api_requests_total{status=\"201\"} 1",
         "portico_process_restarts_total{role=\"control\"} 2",
@@ -204,7 +204,10 @@ async fn metrics_come_without_edges_too() {
     let port = port("127.0.0.1:0").await;
     let (status, text) = port.ask(Method::GET, "/metrics", None).await;
     assert_eq!(status, 200);
-    assert!(text.lines().any(|line| line == "portico_control_edges 0"));
+    assert!(
+        text.lines()
+            .any(|line| line == "portico_control_edges{state=\"serving\"} 0")
+    );
 }
 
 #[tokio::test]

@@ -68,24 +68,35 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
         writer,
         registry,
         cursor: None,
+        is_pinned: false,
     };
     let mut buffer = BytesMut::new();
-    let hello = match timeout(PATIENCE, link.greet(&mut reader, &mut buffer)).await {
-        Ok(Ok(hello)) => hello,
+    let (hello, held) = match timeout(PATIENCE, link.greet(&mut reader, &mut buffer)).await {
+        Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => return tracing::warn!("an edge was refused: {error}"),
         Err(_) => return tracing::warn!("an edge did not say hello in {} s", PATIENCE.as_secs()),
     };
-    let (member, asks) = fleet.admit(&hello, link.cursor);
+    // What it says it holds is all that can be known of a pinned one.
+    let active = if hello.is_pinned {
+        Some(held)
+    } else {
+        link.cursor
+    };
+    let (member, asks) = fleet.admit(&hello, active);
     let pid = hello.pid;
-    fleet.events().say(
-        "edge_connected",
-        "",
-        "",
-        match link.cursor {
-            Some(revision) => format!("edge {pid} is connected, at revision {revision}"),
-            None => format!("edge {pid} is connected, and needs the whole table"),
-        },
-    );
+    let what = if hello.is_standby {
+        "a standby edge"
+    } else {
+        "edge"
+    };
+    let text = match link.cursor {
+        _ if hello.is_pinned => format!(
+            "{what} {pid} is connected, and stays at revision {held}, which ran well: it takes no change"
+        ),
+        Some(revision) => format!("{what} {pid} is connected, at revision {revision}"),
+        None => format!("{what} {pid} is connected, and needs the whole table"),
+    };
+    fleet.events().say("edge_connected", "", "", text);
     let questions = Questions::default();
     let ended = tokio::select! {
         error = hear(&mut reader, &mut buffer, &member, &fleet, &questions) => error,
@@ -113,7 +124,7 @@ async fn hear(
             Err(error) => return error,
         };
         match envelope.body {
-            Some(Body::Ack(ack)) => member.acked(envelope.revision, ack.apps),
+            Some(Body::Ack(ack)) => member.acked(envelope.revision, &ack),
             Some(Body::Nack(nack)) => {
                 member.nacked();
                 let text = format!(
@@ -144,15 +155,18 @@ struct Link {
     registry: Arc<Registry>,
     /// The revision the edge has been sent; `None`: it needs the whole table.
     cursor: Option<u64>,
+    /// It stays with the table it has: nothing of it is sent.
+    is_pinned: bool,
 }
 
 impl Link {
-    /// Says hello and hears the edge's; decides where it stands.
+    /// Says hello and hears the edge's, with the revision it holds; decides
+    /// where it stands.
     async fn greet(
         &mut self,
         reader: &mut OwnedReadHalf,
         buffer: &mut BytesMut,
-    ) -> Result<EdgeHello, FrameError> {
+    ) -> Result<(EdgeHello, u64), FrameError> {
         let (cluster_id, epoch) = (self.registry.cluster_id(), self.registry.epoch());
         self.send(
             Body::Hello(Hello {
@@ -166,8 +180,9 @@ impl Link {
             if let Some(Body::EdgeHello(hello)) = envelope.body {
                 let same_life = hello.cluster_id == cluster_id && envelope.epoch == epoch;
                 let known = envelope.revision <= self.registry.revision();
+                self.is_pinned = hello.is_pinned;
                 self.cursor = (same_life && known).then_some(envelope.revision);
-                return Ok(hello);
+                return Ok((hello, envelope.revision));
             }
         }
     }
@@ -216,6 +231,9 @@ impl Link {
     /// hands in it, which its reader must see whole. One that is too long is
     /// asked for over fewer revisions.
     async fn catch_up(&mut self) -> Result<(), FrameError> {
+        if self.is_pinned {
+            return Ok(());
+        }
         let mut touches = DELTA_TOUCHES;
         loop {
             let delta = match self.cursor.map(|from| self.registry.delta(from, touches)) {

@@ -22,7 +22,7 @@ impl Control {
         let events = Arc::<Events>::default();
         let (store, contents) = boot::open(dir.path(), &events, |_| None).unwrap();
         let (registry, _writer) = Registry::start(store, contents, Arc::default()).unwrap();
-        let fleet = Arc::new(Fleet::new(events));
+        let fleet = Arc::new(Fleet::new(events, Arc::default()));
         let listener = UnixListener::bind(dir.path().join("feed.sock")).unwrap();
         let mut running = JoinSet::new();
         running.spawn(serve(listener, fleet.clone(), registry.clone()));
@@ -48,6 +48,17 @@ impl Control {
     }
 
     async fn connect(&self, cluster_id: &str, epoch: u64, revision: u64) -> Edge {
+        let hello = EdgeHello {
+            cluster_id: cluster_id.into(),
+            pid: 7,
+            threads: 2,
+            program: "test".into(),
+            ..EdgeHello::default()
+        };
+        self.greeted(hello, epoch, revision).await
+    }
+
+    async fn greeted(&self, hello: EdgeHello, epoch: u64, revision: u64) -> Edge {
         let stream = UnixStream::connect(self.dir.path().join("feed.sock"))
             .await
             .unwrap();
@@ -55,13 +66,6 @@ impl Control {
             stream,
             buffer: BytesMut::new(),
             epoch,
-        };
-        let hello = EdgeHello {
-            cluster_id: cluster_id.into(),
-            pid: 7,
-            threads: 2,
-            program: "test".into(),
-            ..EdgeHello::default()
         };
         edge.say(revision, Body::EdgeHello(hello)).await;
         let hello = edge.hear().await;
@@ -312,4 +316,77 @@ async fn an_order_follows_the_changes_before_it_and_comes_before_later_questions
         let (reports, ()) = tokio::join!(asking, answering);
         assert_eq!(reports.len(), 1, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn a_pinned_edge_is_sent_no_table_and_still_answers() {
+    let control = Control::new();
+    control.put("a", "a.example").await;
+    let hello = EdgeHello {
+        pid: 8,
+        is_pinned: true,
+        ..EdgeHello::default()
+    };
+    let mut edge = control.greeted(hello, 0, 0).await;
+    control.put("b", "b.example").await;
+    let asking = control.fleet.collect("", 3);
+    let answering = async {
+        // The first thing it hears, changes or not.
+        let Some(Body::Collect(Collect { id, .. })) = edge.hear().await.body else {
+            panic!("a question")
+        };
+        let report = Report {
+            id,
+            ..Report::default()
+        };
+        edge.say(0, Body::Report(report)).await;
+    };
+    let (reports, ()) = tokio::join!(asking, answering);
+    assert_eq!(reports.len(), 1);
+    let status = &control.fleet.edges()[0];
+    assert_eq!(
+        (status.state(), status.active_revision),
+        ("pinned", Some(0))
+    );
+    assert!(!control.fleet.is_serving());
+}
+
+#[tokio::test]
+async fn a_standby_follows_and_counts_once_it_serves() {
+    let control = Control::new();
+    control.put("a", "a.example").await;
+    let hello = EdgeHello {
+        pid: 8,
+        is_standby: true,
+        ..EdgeHello::default()
+    };
+    let mut standby = control.greeted(hello, 0, 0).await;
+    standby.snapshot().await;
+    let standing_by = Ack {
+        apps: 1,
+        is_standby: true,
+    };
+    standby.say(1, Body::Ack(standing_by)).await;
+    let mut serving = control.connect("", 0, 0).await;
+    serving.snapshot().await;
+    serving.say(1, ack(1)).await;
+    let soon = Duration::from_secs(10);
+    assert!(control.fleet.wait_active(1, soon).await);
+    let revision = control.put("b", "b.example").await;
+    serving.hear().await;
+    serving.say(revision, ack(2)).await;
+    assert!(
+        control.fleet.wait_active(revision, soon).await,
+        "it alone counts"
+    );
+    assert!(matches!(standby.hear().await.body, Some(Body::Delta(_))));
+    drop(serving);
+    standby.say(revision, ack(2)).await;
+    let taken_over = async {
+        while control.fleet.edges().len() > 1 || !control.fleet.is_serving() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(soon, taken_over).await.expect("it takes over");
+    assert_eq!(control.fleet.active_revision(), Some(revision));
 }

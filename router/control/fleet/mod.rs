@@ -9,13 +9,14 @@ pub mod link;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::events::{Events, now_ms};
-use crate::feed::messages::{EdgeHello, Order, Report};
+use super::propagation::Propagation;
+use crate::feed::messages::{Ack, EdgeHello, Order, Report};
 
 /// How long an edge may take to report its counters.
 const COLLECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -37,12 +38,36 @@ pub struct EdgeStatus {
     pub program: String,
     /// Since when, Unix milliseconds.
     pub connected_at_ms: u64,
-    /// The revision active on all its threads; `None`: it serves no table yet.
+    /// The revision active on all its threads; `None`: it holds no table yet.
     pub active_revision: Option<u64>,
+    /// It holds the table and serves nobody yet.
+    pub is_standby: bool,
+    /// It stays with the table that ran well before; none is sent to it.
+    pub is_pinned: bool,
     /// Apps it holds, as of its last acknowledgement.
     pub apps: u64,
     /// Records it could not use.
     pub nacks: u64,
+}
+
+impl EdgeStatus {
+    /// Whether a change is active only once this edge has it: it serves, and
+    /// follows control. Until it says otherwise an edge that holds no table
+    /// counts, since it is about to.
+    pub fn is_waited_for(&self) -> bool {
+        !self.is_standby && !self.is_pinned
+    }
+
+    /// What it does, in a word: `serving`, `loading` (no table yet), `standby`
+    /// or `pinned`.
+    pub fn state(&self) -> &'static str {
+        match (self.is_pinned, self.is_standby, self.active_revision) {
+            (_, true, _) => "standby",
+            (true, ..) => "pinned",
+            (_, _, None) => "loading",
+            _ => "serving",
+        }
+    }
 }
 
 /// What is put to one edge, in order.
@@ -73,6 +98,7 @@ pub struct Fleet {
     members: Mutex<Roster>,
     /// Counts every change of the roster or of an active revision.
     progress: watch::Sender<u64>,
+    propagation: Arc<Propagation>,
     events: Arc<Events>,
 }
 
@@ -83,11 +109,12 @@ struct Roster {
 }
 
 impl Fleet {
-    /// Nobody is connected yet.
-    pub fn new(events: Arc<Events>) -> Fleet {
+    /// Nobody is connected yet. What becomes active is told to `propagation`.
+    pub fn new(events: Arc<Events>, propagation: Arc<Propagation>) -> Fleet {
         Fleet {
             members: Mutex::default(),
             progress: watch::Sender::new(0),
+            propagation,
             events,
         }
     }
@@ -101,26 +128,21 @@ impl Fleet {
             .collect()
     }
 
-    /// Whether there is an edge, and every one serves a table.
+    /// Whether there is an edge that serves and follows control, and every such
+    /// one holds a table.
     pub fn is_serving(&self) -> bool {
         self.active_revision().is_some()
     }
 
-    /// The revision that every connected edge routes by; `None`: no edge is
-    /// connected, or one serves no table yet.
+    /// The revision that every edge routes by; `None`: no edge is connected, or
+    /// one holds no table yet. Those that stand by or are pinned do not count.
     pub fn active_revision(&self) -> Option<u64> {
-        let roster = self.roster();
-        // `None` sorts before every revision, so one edge without a table decides.
-        roster
-            .edges
-            .values()
-            .map(|member| member.status.active_revision)
-            .min()
-            .flatten()
+        active_revision(&self.roster())
     }
 
-    /// Waits until every connected edge, and at least one, routes by this
-    /// revision. False: it took longer than `timeout`.
+    /// Waits until every edge that counts for
+    /// [`active_revision`](Self::active_revision), and at least one, routes by
+    /// this revision. False: it took longer than `timeout`.
     pub async fn wait_active(&self, revision: u64, timeout: Duration) -> bool {
         let mut progress = self.progress.subscribe();
         let reached =
@@ -212,12 +234,13 @@ impl Fleet {
             program: hello.program.clone(),
             connected_at_ms: now_ms(),
             active_revision,
+            is_standby: hello.is_standby,
+            is_pinned: hello.is_pinned,
             apps: 0,
             nacks: 0,
         };
         roster.edges.insert(id, Member { status, asks });
-        drop(roster);
-        self.advance();
+        self.advance(roster);
         (
             Membership {
                 fleet: self.clone(),
@@ -231,9 +254,26 @@ impl Fleet {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn advance(&self) {
+    /// The roster has changed: what is active now is told, and those who wait
+    /// look again.
+    fn advance(&self, roster: MutexGuard<'_, Roster>) {
+        let active = active_revision(&roster);
+        drop(roster);
+        if let Some(revision) = active {
+            self.propagation.active(revision, Instant::now());
+        }
         self.progress.send_modify(|changes| *changes += 1);
     }
+}
+
+fn active_revision(roster: &Roster) -> Option<u64> {
+    let statuses = roster.edges.values().map(|member| &member.status);
+    // `None` sorts before every revision, so one edge without a table decides.
+    statuses
+        .filter(|status| status.is_waited_for())
+        .map(|status| status.active_revision)
+        .min()
+        .flatten()
 }
 
 /// An edge's place in the roster, as long as it is connected.
@@ -244,12 +284,19 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// The edge has made a revision active.
-    pub fn acked(&self, revision: u64, apps: u64) {
+    /// The edge has made a revision active, or begins to serve.
+    pub fn acked(&self, revision: u64, ack: &Ack) {
+        let mut begins = None;
         self.update(|status| {
             status.active_revision = Some(revision);
-            status.apps = apps;
+            status.apps = ack.apps;
+            begins = (status.is_standby && !ack.is_standby).then_some(status.pid);
+            status.is_standby = ack.is_standby;
         });
+        if let Some(pid) = begins {
+            let text = format!("edge {pid}, which stood by, serves, at revision {revision}");
+            self.fleet.events.say("edge_serves", "", "", text);
+        }
     }
 
     /// The edge could not use a record.
@@ -258,17 +305,19 @@ impl Membership {
     }
 
     fn update(&self, change: impl FnOnce(&mut EdgeStatus)) {
-        if let Some(member) = self.fleet.roster().edges.get_mut(&self.id) {
+        let mut roster = self.fleet.roster();
+        if let Some(member) = roster.edges.get_mut(&self.id) {
             change(&mut member.status);
         }
-        self.fleet.advance();
+        self.fleet.advance(roster);
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.fleet.roster().edges.remove(&self.id);
-        self.fleet.advance();
+        let mut roster = self.fleet.roster();
+        roster.edges.remove(&self.id);
+        self.fleet.advance(roster);
     }
 }
 
@@ -277,7 +326,60 @@ mod tests {
     use super::*;
 
     fn fleet() -> Arc<Fleet> {
-        Arc::new(Fleet::new(Arc::default()))
+        Arc::new(Fleet::new(Arc::default(), Arc::default()))
+    }
+
+    fn ack(is_standby: bool) -> Ack {
+        Ack {
+            apps: 1,
+            is_standby,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_an_edge_that_stands_by_or_is_pinned() {
+        let fleet = fleet();
+        let standby = EdgeHello {
+            is_standby: true,
+            ..EdgeHello::default()
+        };
+        let pinned = EdgeHello {
+            is_pinned: true,
+            ..EdgeHello::default()
+        };
+        let (standby, _asks) = fleet.admit(&standby, Some(1));
+        let (_pinned, _asks) = fleet.admit(&pinned, Some(1));
+        assert!(!fleet.is_serving(), "neither of them serves by control");
+        let (serving, _asks) = fleet.admit(&EdgeHello::default(), Some(5));
+        assert_eq!(fleet.active_revision(), Some(5));
+        standby.acked(2, &ack(true));
+        assert_eq!(fleet.active_revision(), Some(5));
+        serving.acked(6, &ack(false));
+        assert!(fleet.wait_active(6, Duration::from_secs(1)).await);
+        let states: Vec<_> = fleet.edges().iter().map(EdgeStatus::state).collect();
+        assert_eq!(states, ["standby", "pinned", "serving"]);
+        // From now on it serves, and counts.
+        standby.acked(2, &ack(false));
+        assert_eq!(fleet.active_revision(), Some(2));
+        assert_eq!(fleet.events.latest(1)[0].kind, "edge_serves");
+    }
+
+    #[test]
+    fn a_revision_is_timed_until_the_last_serving_edge_has_it() {
+        let fleet = fleet();
+        let timed = || fleet.propagation.activations().buckets.iter().sum::<u64>();
+        let (first, _asks) = fleet.admit(&EdgeHello::default(), Some(0));
+        let (second, _asks) = fleet.admit(&EdgeHello::default(), Some(0));
+        fleet
+            .propagation
+            .durable(1, 4, Instant::now(), std::iter::empty());
+        first.acked(4, &ack(false));
+        assert_eq!(timed(), 0);
+        second.acked(3, &ack(false));
+        assert_eq!(timed(), 3);
+        // An edge that goes is waited for no longer.
+        drop(second);
+        assert_eq!(timed(), 4);
     }
 
     #[tokio::test(start_paused = true)]
@@ -291,14 +393,14 @@ mod tests {
         let (first, _asks) = fleet.admit(&EdgeHello::default(), Some(4));
         let (second, _asks) = fleet.admit(&EdgeHello::default(), None);
         assert!(!fleet.is_serving());
-        second.acked(7, 1);
+        second.acked(7, &ack(false));
         assert_eq!(fleet.active_revision(), Some(4));
         let waiting = tokio::spawn({
             let fleet = fleet.clone();
             async move { fleet.wait_active(7, Duration::from_secs(5)).await }
         });
         tokio::task::yield_now().await;
-        first.acked(8, 1);
+        first.acked(8, &ack(false));
         assert!(waiting.await.unwrap());
         drop(first);
         assert_eq!(fleet.edges().len(), 1);

@@ -88,7 +88,7 @@ impl Api {
         let (store, mut contents) = boot::open(dir.path(), &events, |_| None).unwrap();
         let tokens = Arc::new(Tokens::new(OPERATOR, std::mem::take(&mut contents.tokens)));
         let (registry, _writer) = Registry::start(store, contents, tokens).unwrap();
-        let fleet = Arc::new(Fleet::new(events.clone()));
+        let fleet = Arc::new(Fleet::new(events.clone(), Arc::default()));
         let (stop, stopping) = watch::channel(false);
         let state = ApiState {
             registry,

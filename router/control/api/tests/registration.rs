@@ -310,7 +310,7 @@ async fn waiting_for_active_needs_every_edge() {
     let waiting = api.put("/v1/apps/b?wait=active&timeout=10s", json!({}));
     let routing = async {
         head.wait_for(|revision| *revision == 2).await.unwrap();
-        edge.acked(2, 2);
+        edge.acked(2, &crate::feed::messages::Ack::default());
     };
     let (answer, ()) = tokio::join!(waiting, routing);
     answer.is(201);
