@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use crate::feed::messages::Removed;
+
 /// Names kept over all entries; older entries are compacted away.
 pub const KEPT_NAMES: usize = 200_000;
 
@@ -79,6 +81,8 @@ pub struct Entry {
     pub committed_at_ms: u64,
     /// What it touched, in order.
     pub touches: Arc<[Touch]>,
+    /// What was ever removed, as of it.
+    pub removed: Removed,
 }
 
 /// The revisions asked for are no longer known one by one.
@@ -165,6 +169,8 @@ struct StoredEntry {
     committed_at_ms: u64,
     #[prost(message, repeated, tag = "2")]
     touches: Vec<StoredTouch>,
+    #[prost(message, optional, tag = "3")]
+    removed: Option<Removed>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -192,6 +198,7 @@ impl Entry {
         StoredEntry {
             committed_at_ms: self.committed_at_ms,
             touches,
+            removed: Some(self.removed),
         }
         .encode_to_vec()
     }
@@ -215,6 +222,7 @@ impl Entry {
             revision,
             committed_at_ms: stored.committed_at_ms,
             touches,
+            removed: stored.removed.unwrap_or_default(),
         })
     }
 }
@@ -233,6 +241,10 @@ mod tests {
             revision,
             committed_at_ms: 7,
             touches: vec![touch; names].into(),
+            removed: Removed {
+                apps: revision,
+                backends: 2 * revision,
+            },
         }
     }
 

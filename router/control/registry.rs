@@ -27,7 +27,7 @@ use super::staging::{Batch, LeaseChange, Staging};
 use super::state::{Counts, State, Stored};
 use super::store::{Contents, Store, StoreFailure};
 use super::tokens::Tokens;
-use crate::feed::messages::{AppRecord, Delta};
+use crate::feed::messages::{AppRecord, Delta, Removed, Totals};
 
 /// Changes waiting for the writer; more wait with their callers.
 const QUEUE: usize = 1_024;
@@ -176,6 +176,17 @@ impl Registry {
         self.read().counts()
     }
 
+    /// How much there is.
+    pub fn totals(&self) -> Totals {
+        self.read().totals()
+    }
+
+    /// The last durable revision, and what was ever removed as of it.
+    pub fn removed(&self) -> (u64, Removed) {
+        let state = self.read();
+        (state.revision, state.removed)
+    }
+
     /// An app.
     pub fn app(&self, name: &str) -> Option<AppRecord> {
         self.read().app(name)
@@ -313,6 +324,8 @@ impl Registry {
             tokens,
             entries,
             leases,
+            removed,
+            is_confirming: _,
         } = batch;
         for (id, token) in tokens {
             match token {
@@ -329,6 +342,7 @@ impl Registry {
                 state.place(name, stored);
             }
             state.advance(entries);
+            state.removed = removed;
             state.revision
         };
         self.settle(leases);
@@ -360,6 +374,7 @@ fn load(contents: Contents) -> (State, Leases) {
         epoch,
         revision,
         changes_floor,
+        removed,
         apps,
         changes,
         tokens: _,
@@ -377,6 +392,7 @@ fn load(contents: Contents) -> (State, Leases) {
     }
     state.advance(changes);
     state.revision = revision;
+    state.removed = removed;
     (state, leases)
 }
 

@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 pub use super::spec::{AppSpec, BackendSpec, Condition, LeaseChange, Outcome};
 use super::state::{State, Stored};
 use super::tokens::TokenRecord;
-use crate::feed::messages::{AppRecord, BackendRecord, PolicyRecord, Standing};
+use crate::feed::messages::{AppRecord, BackendRecord, PolicyRecord, Removed, Standing};
 
 /// Hosts of one app, at most.
 pub const DOMAINS_MAX: usize = 1_000;
@@ -37,12 +37,16 @@ pub(super) struct Batch {
     pub entries: Vec<Entry>,
     /// Leases to settle.
     pub leases: Vec<LeaseChange>,
+    /// What was ever removed, this batch included.
+    pub removed: Removed,
+    /// `removed` is to be made durable even if nothing else is.
+    pub is_confirming: bool,
 }
 
 impl Batch {
     /// Whether there is nothing to make durable.
     pub fn is_empty(&self) -> bool {
-        self.apps.is_empty() && self.tokens.is_empty()
+        self.apps.is_empty() && self.tokens.is_empty() && !self.is_confirming
     }
 }
 
@@ -59,7 +63,10 @@ impl<'a> Staging<'a> {
     pub(super) fn new(base: &'a State, tokens_issued: usize, now_ms: u64) -> Staging<'a> {
         Staging {
             base,
-            batch: Batch::default(),
+            batch: Batch {
+                removed: base.removed,
+                ..Batch::default()
+            },
             revision: base.revision,
             now_ms,
             tokens_issued,
@@ -125,6 +132,7 @@ impl<'a> Staging<'a> {
         }
         self.batch.apps.insert(key.clone(), None);
         self.batch.leases.push(LeaseChange::Settle(name.into()));
+        self.count_removed(1, before.backends.len());
         self.record_revision(vec![touch(&key, Kind::AppDeleted, "")]);
         Ok(Outcome {
             revision: self.revision,
@@ -227,6 +235,7 @@ impl<'a> Staging<'a> {
     ) -> Result<Outcome, Refusal> {
         let (mut record, at) = self.existing_backend(name, id, condition)?;
         record.backends.remove(at);
+        self.count_removed(0, 1);
         Ok(self.replace(record, Kind::BackendDeleted, id, false))
     }
 
@@ -307,6 +316,14 @@ impl<'a> Staging<'a> {
         self.batch.tokens.insert(id.to_owned(), None);
     }
 
+    /// Counts as removed what vanished without having been, since an operator
+    /// says that it is meant to be gone.
+    pub fn confirm_removed(&mut self, vanished: Removed) {
+        self.batch.removed.apps += vanished.apps;
+        self.batch.removed.backends += vanished.backends;
+        self.batch.is_confirming = true;
+    }
+
     fn stage_app(
         &mut self,
         spec: &AppSpec,
@@ -353,6 +370,9 @@ impl<'a> Staging<'a> {
             {
                 return Ok(unchanged(before));
             }
+            let stays = |id: &str| find(&record, id).is_ok();
+            let gone = before.backends.iter().filter(|it| !stays(&it.id)).count();
+            self.count_removed(0, gone);
             for host in before.domains {
                 self.batch.hosts.insert(host.into(), None);
             }
@@ -403,7 +423,13 @@ impl<'a> Staging<'a> {
             revision: self.revision,
             committed_at_ms: self.now_ms,
             touches: touches.into(),
+            removed: self.batch.removed,
         });
+    }
+
+    fn count_removed(&mut self, apps: u64, backends: usize) {
+        self.batch.removed.apps += apps;
+        self.batch.removed.backends += backends as u64;
     }
 
     fn stored(&self, name: &str) -> Option<&Stored> {

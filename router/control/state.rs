@@ -12,7 +12,7 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::changes::{ChangeLog, Compacted, Entry};
-use crate::feed::messages::{AppRecord, Change, Delta, Op};
+use crate::feed::messages::{AppRecord, Change, Delta, Op, Removed, Totals};
 
 /// An app as held: a million of them must fit into a few hundred megabytes.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub struct State {
     pub epoch: u64,
     /// The last durable revision.
     pub revision: u64,
+    /// What was ever removed, as of `revision`.
+    pub removed: Removed,
     /// What led here.
     pub log: ChangeLog,
     apps: BTreeMap<Arc<str>, Stored>,
@@ -85,6 +87,14 @@ impl State {
         Counts {
             apps: self.apps.len() as u64,
             domains: self.hosts.len() as u64,
+            backends: self.backends,
+        }
+    }
+
+    /// Totals, as a journal tells them.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            apps: self.apps.len() as u64,
             backends: self.backends,
         }
     }
@@ -120,6 +130,7 @@ impl State {
     pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
         let mut touched: BTreeMap<&str, ()> = BTreeMap::new();
         let (mut to, mut committed_at_ms, mut touches) = (from, 0, 0);
+        let mut removed = None;
         for entry in self.log.since(from)? {
             if touches > 0 && touches + entry.touches.len() > max_touches {
                 break;
@@ -128,6 +139,7 @@ impl State {
             touched.extend(entry.touches.iter().map(|touch| (&*touch.app, ())));
             to = entry.revision;
             committed_at_ms = entry.committed_at_ms;
+            removed = Some(entry.removed);
         }
         if to == from {
             return Ok(None);
@@ -153,7 +165,8 @@ impl State {
             to,
             ops,
             committed_at_ms,
-            ..Delta::default()
+            removed,
+            totals: None,
         }))
     }
 

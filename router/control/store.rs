@@ -22,7 +22,7 @@ use redb::{
 use super::changes::Entry;
 use super::staging::Batch;
 use super::tokens::TokenRecord;
-use crate::feed::messages::AppRecord;
+use crate::feed::messages::{AppRecord, Removed};
 
 /// name → [`AppRecord`].
 const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
@@ -32,6 +32,10 @@ const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
 const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
 /// What the file is and where it stands.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// In [`META`]: apps ever removed. Absent in the stores of older programs.
+const APPS_REMOVED: &str = "apps_removed";
+/// In [`META`]: backends ever removed. Likewise.
+const BACKENDS_REMOVED: &str = "backends_removed";
 /// Which installation it belongs to.
 const IDENTITY: TableDefinition<&str, &str> = TableDefinition::new("identity");
 
@@ -94,6 +98,8 @@ pub struct Contents {
     pub revision: u64,
     /// Revisions after this one are in `changes`.
     pub changes_floor: u64,
+    /// What was ever removed.
+    pub removed: Removed,
     /// Every app, by name.
     pub apps: Vec<(Box<str>, Box<[u8]>)>,
     /// Every issued token.
@@ -167,6 +173,7 @@ impl Store {
             meta.insert("epoch", contents.epoch)?;
             meta.insert("revision", contents.revision)?;
             meta.insert("changes_floor", contents.revision)?;
+            insert_removed(&mut meta, contents.removed)?;
             transaction
                 .open_table(IDENTITY)?
                 .insert("cluster_id", contents.cluster_id.as_str())?;
@@ -239,6 +246,7 @@ impl Store {
             let mut meta = transaction.open_table(META)?;
             meta.insert("revision", revision)?;
             meta.insert("changes_floor", changes_floor)?;
+            insert_removed(&mut meta, batch.removed)?;
             Ok(())
         })?;
         self.changes_from = self.changes_from.max(changes_floor + 1);
@@ -318,6 +326,15 @@ impl Store {
         );
         Ok(database)
     }
+}
+
+fn insert_removed(
+    meta: &mut redb::Table<'_, &'static str, u64>,
+    removed: Removed,
+) -> Result<(), redb::Error> {
+    meta.insert(APPS_REMOVED, removed.apps)?;
+    meta.insert(BACKENDS_REMOVED, removed.backends)?;
+    Ok(())
 }
 
 /// Moves a damaged store out of the way, keeping it.
@@ -409,7 +426,15 @@ fn read_all(path: &Path, database: &Database) -> Result<Contents, OpenError> {
             found: layout,
         });
     }
+    let count = |key: &str| -> Result<u64, OpenError> {
+        let value = meta.get(key).map_err(|error| damaged(error.into()))?;
+        Ok(value.map_or(0, |value| value.value()))
+    };
     let mut contents = Contents {
+        removed: Removed {
+            apps: count(APPS_REMOVED)?,
+            backends: count(BACKENDS_REMOVED)?,
+        },
         epoch: number("epoch")?,
         revision: number("revision")?,
         changes_floor: number("changes_floor")?,

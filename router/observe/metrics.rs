@@ -253,6 +253,11 @@ metrics! {
         FeedNacks ()
     }
 
+    TABLES_REFUSED "portico_tables_refused_total" ["tables" Sum] ()
+    "Whole tables of control that the edge did not take, since more than 5 % of the apps or 20 % of the backends held would have vanished without having been removed. The table held is served, the connection stays; see the event shrink_refused." {
+        TablesRefused ()
+    }
+
     FEED_REFUSED "portico_feed_refused_total" ["connections" Sum] ("reason")
     "Connections to control that the edge ended, by why: another version of the feed; another installation than the table held; an older epoch or table than the one held; a change that does not follow the revision held (the whole table is asked for); a broken protocol. The table held is served meanwhile." {
         FeedRefusedVersion ("version") FeedRefusedCluster ("cluster")
@@ -317,6 +322,11 @@ metrics! {
     APPS "portico_table_apps" ["apps" Min] ()
     "Apps in the table the edge routes by; the fewest where there are several edges." {
         TableApps ()
+    }
+
+    TABLE_DOUBTED "portico_table_doubted" ["edges" Sum] ()
+    "Edges that did not take control's whole table and go on with the one they hold: no change reaches them until an operator confirms what vanished (portico confirm-shrink) or control has it back." {
+        TableDoubted ()
     }
 
     FEED_CONNECTED "portico_feed_connected" ["edges" Sum] ()

@@ -192,11 +192,10 @@ impl Table {
             match fate {
                 Fate::Put(slot, app) => {
                     let (name, has) = (app.name.clone(), app.is_probed());
-                    let had = slot
-                        .current
-                        .load()
-                        .as_ref()
-                        .is_some_and(|app| app.is_probed());
+                    let (had, before) = slot.current.load().as_ref().map_or((false, 0), |app| {
+                        (app.is_probed(), app.backends.len() as u64)
+                    });
+                    self.count_backends(before, app.backends.len() as u64);
                     if slot.current.load().is_none() {
                         let hash = self.apps.hash(app.name.as_bytes(), false);
                         slot.replace(app);
@@ -215,6 +214,7 @@ impl Table {
                     if let Ok(entry) = apps.write(hash).find_entry(hash, is_it) {
                         entry.remove();
                         self.len.fetch_sub(1, Ordering::SeqCst);
+                        self.count_backends(app.backends.len() as u64, 0);
                     }
                     removed.push((slot, app));
                 }
@@ -226,6 +226,12 @@ impl Table {
             self.hot.remove(&app.name);
             self.probed.put(&app.name, app.is_probed(), false);
         }
+    }
+
+    /// Some backends more or fewer; the writer alone counts.
+    fn count_backends(&self, before: u64, after: u64) {
+        let held = self.backends.load(Ordering::SeqCst);
+        self.backends.store(held + after - before, Ordering::SeqCst);
     }
 
     fn domain_hash(&self, domain: &str) -> u64 {
@@ -249,6 +255,7 @@ impl Table {
             staged: Vec::new(),
             probed: HashSet::default(),
             len: 0,
+            backends: 0,
             nacks: Vec::new(),
         }
     }
@@ -341,6 +348,7 @@ pub struct Install<'t> {
     /// Names of the apps that have a probe.
     probed: HashSet<EcoString, RandomState>,
     len: u64,
+    backends: u64,
     nacks: Vec<Nack>,
 }
 
@@ -385,6 +393,7 @@ impl Install<'_> {
     fn mark(&mut self, app: &App, slot: &Arc<Slot>) -> bool {
         let is_new = self.add(&app.name, slot);
         if is_new {
+            self.backends += app.backends.len() as u64;
             for domain in &app.domains {
                 self.claim(&app.name, domain.clone(), slot);
             }
@@ -444,6 +453,21 @@ impl Install<'_> {
         self.nacks.push(nack(&loser, HELD_BY_ANOTHER, &domain));
     }
 
+    /// Apps there will be.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there will be none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Backends there will be.
+    pub fn backends(&self) -> u64 {
+        self.backends
+    }
+
     /// Publishes the table as of `revision`; returns what could not be used.
     pub fn finish(self, revision: u64) -> Vec<Nack> {
         let table = self.table;
@@ -462,6 +486,7 @@ impl Install<'_> {
         table.apps.publish_all(self.apps);
         table.wildcard_depths.store(depths, Ordering::SeqCst);
         table.len.store(self.len, Ordering::SeqCst);
+        table.backends.store(self.backends, Ordering::SeqCst);
         table.revision.store(revision, Ordering::SeqCst);
         for slot in before.iter().flat_map(|shard| shard.iter()) {
             let Some(app) = slot.current.load_full() else {

@@ -83,6 +83,7 @@ pub struct Table {
     wildcard_depths: AtomicU64,
     revision: AtomicU64,
     len: AtomicU64,
+    backends: AtomicU64,
     hot: Arc<HotApps>,
     probed: ProbedApps,
     writer: Mutex<Writer>,
@@ -98,6 +99,7 @@ impl Table {
             wildcard_depths: AtomicU64::new(0),
             revision: AtomicU64::new(0),
             len: AtomicU64::new(0),
+            backends: AtomicU64::new(0),
             writer: Mutex::new(Writer::new(Arc::clone(&hot))),
             hot,
             probed: ProbedApps::default(),
@@ -172,6 +174,11 @@ impl Table {
     /// Apps held.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Acquire) as usize
+    }
+
+    /// Backends of the apps held.
+    pub fn backends(&self) -> u64 {
+        self.backends.load(Ordering::Acquire)
     }
 
     /// Whether it holds no app.

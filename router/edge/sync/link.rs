@@ -9,8 +9,11 @@ use std::time::Duration;
 use super::{Held, Sync, report};
 use crate::edge::verdict::pronounce;
 use crate::feed::codec::{self, FrameError};
-use crate::feed::messages::{Ack, Body, Delta, EdgeHello, Envelope, Hello, Nack, Order, Snapshot};
+use crate::feed::messages::{
+    Ack, Body, Delta, Doubt, EdgeHello, Envelope, Hello, Nack, Order, Removed, Snapshot,
+};
 use crate::observe::{Counter, Gauge};
+use crate::policy::shrink::{self, Shrink, Tally};
 use crate::table::{Install, Table};
 
 /// Control beats each second: silent for this long, it is given up.
@@ -144,7 +147,17 @@ pub(super) struct Link<'s> {
     cluster_id: String,
     epoch: u64,
     /// The whole table that is being sent.
-    install: Option<Install<'s>>,
+    install: Option<Arriving<'s>>,
+    /// Control's whole table was not taken: its changes lead on from that, and
+    /// are passed over until a whole one is taken.
+    is_doubting: bool,
+}
+
+/// A whole table that is being sent.
+struct Arriving<'s> {
+    install: Install<'s>,
+    /// What was ever removed, as of the revision it leads to.
+    removed: Removed,
 }
 
 impl Link<'_> {
@@ -182,6 +195,7 @@ impl Link<'_> {
             cluster_id: hello.cluster_id,
             epoch: first.epoch,
             install: None,
+            is_doubting: false,
             sync,
         };
         for nack in std::mem::take(&mut link.sync.boot_nacks) {
@@ -257,25 +271,34 @@ impl Link<'_> {
             });
         }
         if part.first {
-            self.install = Some(self.table.install());
+            self.install = Some(Arriving {
+                install: self.table.install(),
+                removed: part.removed.unwrap_or_default(),
+            });
         }
-        let Some(install) = &mut self.install else {
+        let Some(arriving) = &mut self.install else {
             return Err(LinkError::Protocol("a snapshot that begins in its middle"));
         };
-        install.part(&part.apps);
+        arriving.install.part(&part.apps);
         if !part.last {
             return Ok(());
         }
-        let Some(install) = self.install.take() else {
+        let Some(Arriving { install, removed }) = self.install.take() else {
             return Ok(());
         };
+        if let Some(shrink) = self.doubts(part, &install) {
+            return self.refuse(&shrink, revision);
+        }
         let nacks = install.finish(revision);
+        self.is_doubting = false;
         self.sync.own().inc(Counter::FeedSnapshots);
+        self.sync.own().set(Gauge::TableDoubted, 0);
         self.sync.hold(Held {
             is_some: true,
             cluster_id: self.cluster_id.clone(),
             epoch: self.epoch,
             is_exact: true,
+            removed,
         });
         tracing::info!(
             revision,
@@ -285,9 +308,45 @@ impl Link<'_> {
         self.answer(nacks)
     }
 
+    /// Whether more would vanish with the table that came than was removed.
+    fn doubts(&self, last: &Snapshot, install: &Install<'_>) -> Option<Shrink> {
+        let held = &self.sync.held;
+        if !held.is_some || last.is_confirmed {
+            return None;
+        }
+        let holds = Tally {
+            apps: self.table.len() as u64,
+            backends: self.table.backends(),
+        };
+        let offered = Tally {
+            apps: install.len(),
+            backends: install.backends(),
+        };
+        let removed = Tally::from(last.removed.unwrap_or_default()).less(held.removed.into());
+        shrink::implausible(holds, offered, removed)
+    }
+
+    /// The table held stands; control hears why, and the link stays.
+    fn refuse(&mut self, shrink: &Shrink, revision: u64) -> Result<(), LinkError> {
+        self.is_doubting = true;
+        self.sync.own().inc(Counter::TablesRefused);
+        self.sync.own().set(Gauge::TableDoubted, 1);
+        tracing::error!(revision, "control's whole table was not taken: {shrink}");
+        self.send(Body::Doubt(Doubt {
+            revision,
+            apps_held: shrink.held.apps,
+            apps_offered: shrink.offered.apps,
+            backends_held: shrink.held.backends,
+            backends_offered: shrink.offered.backends,
+        }))
+    }
+
     fn delta(&mut self, delta: &Delta) -> Result<(), LinkError> {
         if self.install.is_some() {
             return Err(LinkError::Protocol("a delta inside a snapshot"));
+        }
+        if self.is_doubting {
+            return Ok(());
         }
         let held = &self.sync.held;
         let is_ours = held.is_some && held.is_exact && held.epoch == self.epoch;
@@ -298,6 +357,7 @@ impl Link<'_> {
             });
         }
         let nacks = self.table.apply(delta);
+        self.sync.held.removed = delta.removed.unwrap_or(self.sync.held.removed);
         self.sync.own().inc(Counter::FeedDeltas);
         self.sync.show_table();
         self.answer(nacks)
@@ -334,6 +394,7 @@ fn greeting(sync: &Sync) -> Envelope {
         pid: std::process::id(),
         threads: sync.threads as u32,
         program: env!("CARGO_PKG_VERSION").to_owned(),
+        has_table: held.is_some,
         ..EdgeHello::default()
     };
     Envelope::new(held.epoch, revision, Body::EdgeHello(hello))

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::events::Events;
 use self::link::{Link, LinkError, Wire};
-use crate::feed::messages::Nack;
+use crate::feed::messages::{Nack, Removed};
 use crate::feed::{LastKnownGood, NoTable, last_known_good};
 use crate::observe::access_log::Log;
 use crate::observe::{Counter, EdgeCells, Gauge};
@@ -97,6 +97,8 @@ struct Held {
     epoch: u64,
     /// Whether it is exactly its revision's; if not, a whole one is asked for.
     is_exact: bool,
+    /// What was ever removed from it.
+    removed: Removed,
 }
 
 /// The feed's thread.
@@ -229,6 +231,7 @@ impl Sync {
             cluster_id,
             epoch,
             is_exact,
+            removed,
             ..
         } = found;
         self.hold(Held {
@@ -236,6 +239,7 @@ impl Sync {
             cluster_id,
             epoch,
             is_exact,
+            removed,
         });
     }
 

@@ -1,5 +1,7 @@
 //! The feed's thread against a control played by the test, over a real socket.
 
+mod shrink;
+
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc;
