@@ -72,6 +72,8 @@ pub struct AdminState {
     pub api_requests: ApiRequests,
     /// The supervisor's latest process table.
     pub processes: Processes,
+    /// The way to the supervisor.
+    pub lifeline: Lifeline,
 }
 
 /// The supervisor's latest process table, as the lifeline brings it.
@@ -139,13 +141,14 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     let settings = Arc::new(settings);
     let (stop, stopping) = watch::channel(false);
     let (pulse, processes) = (Arc::<Pulse>::default(), Processes::default());
+    let events = Arc::<Events>::default();
     // First of all, so that opening a large store is not taken for a stall.
-    attend(lifeline.clone(), pulse.clone(), processes.clone(), stop)?;
+    let told = (processes.clone(), events.clone());
+    attend(lifeline.clone(), pulse.clone(), told, stop)?;
 
     let state_dir = &settings.state_dir;
     make_state_dir(state_dir).map_err(system(format!("state_dir {}", state_dir.display())))?;
     let operator = tokens::operator_token(state_dir).map_err(system("auth.tokens"))?;
-    let events = Arc::<Events>::default();
     let folder = snapshots::folder(state_dir);
     let (store, mut contents) = boot::open(state_dir, &events, |extent| {
         boot::known_good(&folder, extent)
@@ -166,6 +169,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         settings: settings.clone(),
         api_requests: api_requests.clone(),
         processes,
+        lifeline: lifeline.clone(),
     };
     serve_admin(admin, admin_state, stopping.clone())?;
     let counted = middleware::from_fn_with_state(api_requests, api_requests::count);
@@ -217,7 +221,7 @@ fn serve_admin(
 fn attend(
     lifeline: Lifeline,
     pulse: Arc<Pulse>,
-    processes: Processes,
+    (processes, events): (Processes, Arc<Events>),
     stop: watch::Sender<bool>,
 ) -> Result<(), ControlError> {
     let serve = move || {
@@ -225,7 +229,12 @@ fn attend(
             || pulse.is_within(PULSE_PERIOD),
             |order| match order {
                 Order::Drain | Order::Orphaned => drop(stop.send_replace(true)),
-                Order::Processes(table) => processes.replace(table),
+                Order::Processes(table) => {
+                    if let Some((kind, text)) = admin::upgrade::news(&processes.latest(), &table) {
+                        events.say(kind, "", "", text);
+                    }
+                    processes.replace(table);
+                }
                 // These are an edge's.
                 Order::Serve | Order::HandOver => {}
                 // Control's own log goes to the supervisor's standard error.

@@ -14,6 +14,7 @@ mod orders;
 mod reach;
 mod text;
 mod top;
+mod upgrade;
 mod views;
 
 use std::io;
@@ -49,6 +50,8 @@ pub enum OperatorCommand {
     Readmit(Backend),
     /// Watch the router work
     Top(Top),
+    /// Replace a running router by the binary now on disk, cutting nobody off
+    Upgrade(Upgrade),
 }
 
 /// `portico import`
@@ -146,6 +149,16 @@ pub struct Top {
     settings: SettingsArgs,
 }
 
+/// `portico upgrade`
+#[derive(Args, Debug)]
+pub struct Upgrade {
+    /// Seconds to wait for the outcome; the upgrade goes on without
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
 fn interval(text: &str) -> Result<f64, String> {
     let seconds: f64 = text
         .parse()
@@ -185,6 +198,7 @@ impl OperatorCommand {
             OperatorCommand::Drain(args) => &args.settings,
             OperatorCommand::Eject(args) | OperatorCommand::Readmit(args) => &args.settings,
             OperatorCommand::Top(args) => &args.settings,
+            OperatorCommand::Upgrade(args) => &args.settings,
         }
     }
 }
@@ -203,6 +217,7 @@ pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
         OperatorCommand::Eject(args) => orders::eject(&client, args),
         OperatorCommand::Readmit(args) => orders::readmit(&client, args),
         OperatorCommand::Top(args) => top::top(&client, args),
+        OperatorCommand::Upgrade(args) => upgrade::upgrade(&client, args),
     };
     let (code, error) = match done {
         Ok(()) => return ExitCode::from(DONE),

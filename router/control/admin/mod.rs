@@ -19,6 +19,7 @@
 //! | `POST /apps/{app}/backends/{id}/drain` | takes a backend out of rotation, then removes it |
 //! | `POST /apps/{app}/backends/{id}/eject` | takes a backend out of rotation, until it is let back in |
 //! | `POST /apps/{app}/backends/{id}/readmit` | lets it back in, whoever took it out |
+//! | `POST /upgrade` | replaces every process by the binary now on disk |
 
 mod apps;
 mod backend;
@@ -32,6 +33,7 @@ mod overview;
 mod own;
 mod procfs;
 mod scrape;
+pub(super) mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,6 +114,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/apps/{app}/backends/{id}/drain", post(orders::drain))
         .route("/apps/{app}/backends/{id}/eject", post(orders::eject))
         .route("/apps/{app}/backends/{id}/readmit", post(orders::readmit))
+        .route("/upgrade", post(upgrade::upgrade))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(layers)

@@ -16,7 +16,7 @@ use crate::control::store::{Contents, Store, store_path};
 use crate::control::tokens::Tokens;
 use crate::control::{Processes, api_requests::ApiRequests};
 use crate::feed::messages::{BackendReport, EdgeHello, Report, Standing};
-use crate::heritage::{ProcessState, ProcessStatus, Role};
+use crate::heritage::{Heard, Lifeline, ProcessState, ProcessStatus, Role, Tether};
 use crate::observe::{self, AppCells, Code, EdgeCells};
 use crate::settings::Settings;
 
@@ -25,6 +25,8 @@ const OPERATOR: &str = "operator-token-of-this-test";
 struct Port {
     state: AdminState,
     router: Router,
+    /// The supervisor's end of its lifeline.
+    tether: Tether,
     _folder: tempfile::TempDir,
 }
 
@@ -43,6 +45,7 @@ async fn port(listen: &str) -> Port {
     let events = Arc::new(Events::default());
     let mut settings = Settings::default();
     settings.admin.listen = listen.parse().unwrap();
+    let (tether, lifeline) = Lifeline::pair().unwrap();
     let state = AdminState {
         registry,
         fleet: Arc::new(Fleet::new(Arc::clone(&events), Arc::default())),
@@ -51,11 +54,13 @@ async fn port(listen: &str) -> Port {
         settings: Arc::new(settings),
         api_requests: ApiRequests::default(),
         processes: Processes::default(),
+        lifeline,
     };
     register(&state, "shop").await;
     Port {
         router: router(state.clone()),
         state,
+        tether,
         _folder: folder,
     }
 }
@@ -381,4 +386,29 @@ async fn the_overview_has_what_the_page_reads() {
         page.contains("fetch(\"overview\""),
         "the page must read the overview"
     );
+}
+
+#[tokio::test]
+async fn an_upgrade_is_an_operators_wish_and_goes_to_the_supervisor() {
+    let port = port("127.0.0.1:0").await;
+    let (status, _) = port.ask(Method::POST, "/upgrade", None).await;
+    assert_eq!(status, 401);
+    let (status, body) = port.ask(Method::POST, "/upgrade", Some(OPERATOR)).await;
+    assert_eq!(status, 503, "no supervisor has told of itself: {body}");
+    assert_eq!(port.tether.hear(), Heard::Quiet);
+    port.state.processes.replace(vec![ProcessStatus {
+        role: Role::Supervisor,
+        pid: 1,
+        state: ProcessState::Ready,
+        started_at_ms: 1,
+        restarts: 0,
+        last_exit: None,
+        upgrade: None,
+    }]);
+    let (status, body) = port.ask(Method::POST, "/upgrade", Some(OPERATOR)).await;
+    assert_eq!(status, 202, "{body}");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["attempt"], 1);
+    let upgrade = crate::heritage::Report::Upgrade;
+    assert_eq!(port.tether.hear(), Heard::Report(upgrade));
 }
