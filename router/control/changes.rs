@@ -1,17 +1,24 @@
 //! The change log: which apps each revision touched.
 //!
-//! Owns a bounded tail of it in memory; the store keeps the same tail on disk.
+//! Owns a bounded tail of it in memory; the store keeps a tail on disk too.
 //! It holds names, never values: whoever follows it takes the value of now, so
 //! that following slowly coalesces instead of queueing.
+//!
+//! What a [`Follower`] has yet to see is kept for it in memory, as long as that
+//! is no more than a name for each app there is: beyond that, taking the whole
+//! table is the shorter way, and while it is taken the log waits again. So a
+//! slow follower never takes whole tables over and over.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use prost::Message;
 
 use crate::feed::messages::Removed;
 
-/// Names kept over all entries; older entries are compacted away.
+/// Names kept over all entries; older entries are compacted away, unless a
+/// [`Follower`] has yet to see them.
 pub const KEPT_NAMES: usize = 200_000;
 
 /// What happened to an app.
@@ -92,12 +99,28 @@ pub struct Compacted {
     pub floor: u64,
 }
 
+/// Whoever takes the changes one after another; until it is dropped, the log
+/// keeps for it what it has yet to see.
+#[derive(Debug)]
+pub struct Follower(Arc<AtomicU64>);
+
+impl Follower {
+    /// It has seen everything up to `revision`; `u64::MAX`: it needs nothing.
+    pub fn has_seen(&self, revision: u64) {
+        self.0.store(revision, Ordering::Relaxed);
+    }
+}
+
 /// The tail of the log.
 #[derive(Debug, Default)]
 pub struct ChangeLog {
     entries: VecDeque<Entry>,
     names: usize,
     floor: u64,
+    /// The part of it that is on disk.
+    stored_names: usize,
+    stored_floor: u64,
+    followers: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 impl ChangeLog {
@@ -105,6 +128,7 @@ impl ChangeLog {
     pub fn starting_at(floor: u64) -> ChangeLog {
         ChangeLog {
             floor,
+            stored_floor: floor,
             ..ChangeLog::default()
         }
     }
@@ -114,39 +138,82 @@ impl ChangeLog {
         self.floor
     }
 
-    /// Appends a revision and compacts what no longer fits.
-    pub fn push(&mut self, entry: Entry) {
+    /// Names held, over all entries.
+    pub fn names(&self) -> usize {
+        self.names
+    }
+
+    /// Begins to keep what comes after `revision` for a follower.
+    pub fn follow(&self, revision: u64) -> Follower {
+        let seen = Arc::new(AtomicU64::new(revision));
+        let mut followers = self
+            .followers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|follower| follower.strong_count() > 0);
+        followers.push(Arc::downgrade(&seen));
+        Follower(seen)
+    }
+
+    /// What the follower that is furthest behind has seen.
+    fn slowest(&mut self) -> u64 {
+        let followers = self
+            .followers
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let seen = followers.iter().filter_map(Weak::upgrade);
+        seen.map(|seen| seen.load(Ordering::Relaxed))
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Appends a revision and compacts what no longer fits; what a follower
+    /// has yet to see stays, up to `apps` names.
+    pub fn push(&mut self, entry: Entry, apps: usize) {
+        (self.stored_floor, self.stored_names) = self.stored_after(std::slice::from_ref(&entry));
         self.names += entry.touches.len();
         self.entries.push_back(entry);
-        while self.names > KEPT_NAMES && self.entries.len() > 1 {
-            let Some(oldest) = self.entries.pop_front() else {
+        let slowest = self.slowest();
+        while let Some(oldest) = self.entries.front() {
+            let is_stored = oldest.revision > self.stored_floor;
+            let is_needed = oldest.revision > slowest && self.names <= apps.max(KEPT_NAMES);
+            if is_stored || is_needed {
                 break;
-            };
+            }
             self.names -= oldest.touches.len();
             self.floor = oldest.revision;
+            self.entries.pop_front();
         }
     }
 
-    /// Where the floor will be once these are pushed too.
-    pub fn floor_after(&self, coming: &[Entry], kept_names: usize) -> u64 {
-        let mut names = self.names
-            + coming
-                .iter()
-                .map(|entry| entry.touches.len())
-                .sum::<usize>();
-        let mut floor = self.floor;
-        let all = self.entries.iter().chain(coming);
-        let removable = (self.entries.len() + coming.len()).saturating_sub(1);
+    /// Where the tail on disk will begin once these are pushed too.
+    pub fn floor_after(&self, coming: &[Entry]) -> u64 {
+        self.stored_after(coming).0
+    }
+
+    /// The tail on disk with these pushed: where it begins, and its names.
+    fn stored_after(&self, coming: &[Entry]) -> (u64, usize) {
+        let first = self.first_after(self.stored_floor);
+        let added = coming.iter().map(|entry| entry.touches.len());
+        let mut names = self.stored_names + added.sum::<usize>();
+        let mut floor = self.stored_floor;
+        let all = self.entries.range(first..).chain(coming);
+        let removable = (self.entries.len() - first + coming.len()).saturating_sub(1);
         for entry in all.take(removable) {
-            if names <= kept_names {
+            if names <= KEPT_NAMES {
                 break;
             }
             names -= entry.touches.len();
             floor = entry.revision;
         }
-        floor
+        (floor, names)
     }
 
+    /// The index of the first entry after a revision.
+    fn first_after(&self, revision: u64) -> usize {
+        self.entries
+            .partition_point(|entry| entry.revision <= revision)
+    }
     /// Entries after `revision`, oldest first.
     ///
     /// # Errors
@@ -155,10 +222,7 @@ impl ChangeLog {
         if revision < self.floor {
             return Err(Compacted { floor: self.floor });
         }
-        let first = self
-            .entries
-            .partition_point(|entry| entry.revision <= revision);
-        Ok(self.entries.range(first..))
+        Ok(self.entries.range(self.first_after(revision)..))
     }
 }
 
@@ -251,8 +315,8 @@ mod tests {
     #[test]
     fn is_followed_from_its_floor_on_and_no_further_back() {
         let mut log = ChangeLog::starting_at(10);
-        log.push(entry(11, 1));
-        log.push(entry(12, 1));
+        log.push(entry(11, 1), 0);
+        log.push(entry(12, 1), 0);
         let revisions = |from| {
             log.since(from)
                 .map(|it| it.map(|e| e.revision).collect::<Vec<_>>())
@@ -267,16 +331,39 @@ mod tests {
     fn stays_bounded_and_keeps_the_newest() {
         let mut log = ChangeLog::starting_at(0);
         for revision in 1..=5 {
-            log.push(entry(revision, KEPT_NAMES / 2));
+            log.push(entry(revision, KEPT_NAMES / 2), 0);
         }
         assert_eq!(log.floor(), 3);
         assert!(log.since(2).is_err());
         assert_eq!(log.since(3).unwrap().count(), 2);
         let coming = [entry(6, KEPT_NAMES * 2)];
-        assert_eq!(log.floor_after(&coming, KEPT_NAMES), 5);
-        log.push(coming[0].clone());
+        assert_eq!(log.floor_after(&coming), 5);
+        log.push(coming[0].clone(), 0);
         assert_eq!(log.floor(), 5);
         assert_eq!(log.since(5).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_follower_has_yet_to_see_is_kept_while_the_table_is_longer() {
+        let half = KEPT_NAMES / 2;
+        let apps = 2 * KEPT_NAMES;
+        let mut log = ChangeLog::starting_at(0);
+        let follower = log.follow(0);
+        for revision in 1..=4 {
+            log.push(entry(revision, half), apps);
+        }
+        assert_eq!((log.floor(), log.names()), (0, apps));
+        assert_eq!(log.floor_after(&[]), 2, "the disk keeps no more for it");
+        // One more than it could take over with the whole table.
+        log.push(entry(5, half), apps);
+        assert_eq!(log.floor(), 1);
+        follower.has_seen(4);
+        log.push(entry(6, 1), apps);
+        assert_eq!((log.floor(), log.names()), (4, half + 1));
+        drop(follower);
+        log.push(entry(7, half), apps);
+        log.push(entry(8, half), apps);
+        assert_eq!(log.floor(), 6);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::time::Instant;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::changes::{Compacted, Entry, KEPT_NAMES};
+use super::changes::{Compacted, Entry, Follower};
 use super::events::now_ms;
 use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
@@ -208,6 +208,11 @@ impl Registry {
     /// The changes were compacted away.
     pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
         self.read().delta(from, max_touches)
+    }
+
+    /// Begins to keep what comes after `revision` for whoever follows.
+    pub fn follow(&self, revision: u64) -> Follower {
+        self.read().log.follow(revision)
     }
 
     /// Log entries after a revision, at most `limit`, oldest first.
@@ -445,11 +450,7 @@ impl Writer {
         let result = if batch.is_empty() {
             Ok(())
         } else {
-            let floor = self
-                .registry
-                .read()
-                .log
-                .floor_after(&batch.entries, KEPT_NAMES);
+            let floor = self.registry.read().log.floor_after(&batch.entries);
             self.store.commit(&batch, floor)
         };
         match &result {

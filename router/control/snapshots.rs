@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::changes::Compacted;
+use super::changes::{Compacted, Follower};
 use super::events::Events;
 use super::registry::Registry;
 use crate::feed::journal::Journal;
@@ -64,6 +64,7 @@ pub fn start(folder: PathBuf, registry: Arc<Registry>, events: Arc<Events>) -> i
         .build()?;
     let mut writer = Writer {
         folder,
+        follower: registry.follow(u64::MAX),
         registry,
         journal: None,
         snapshot_bytes: 0,
@@ -88,6 +89,7 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
         if let Err(error) = &result {
             // Whatever state the files are in, a new snapshot replaces it.
             writer.journal = None;
+            writer.follower.has_seen(u64::MAX);
             if !failing {
                 let text = format!(
                     "the table on disk cannot be kept up to date: {error}; changes are still stored, and \
@@ -120,6 +122,8 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
 struct Writer {
     folder: PathBuf,
     registry: Arc<Registry>,
+    /// Keeps what comes after the journal.
+    follower: Follower,
     /// `None`: a new snapshot is due.
     journal: Option<Journal>,
     /// Of the last snapshot this process wrote; 0: none.
@@ -140,7 +144,10 @@ impl Writer {
                 && journal.revision() <= self.registry.revision()
         };
         match Journal::open(&self.folder) {
-            Ok(journal) if ours(&journal) => self.journal = Some(journal),
+            Ok(journal) if ours(&journal) => {
+                self.follower.has_seen(journal.revision());
+                self.journal = Some(journal);
+            }
             Ok(_) | Err(FileError::Missing { .. }) => {}
             Err(error) => tracing::warn!("a new snapshot is taken: {error}"),
         }
@@ -156,7 +163,10 @@ impl Writer {
             match self.registry.delta(journal.revision(), DELTA_TOUCHES) {
                 Ok(None) => break,
                 Ok(Some(delta)) => match journal.append(&delta) {
-                    Ok(()) => appended = true,
+                    Ok(()) => {
+                        appended = true;
+                        self.follower.has_seen(delta.to);
+                    }
                     // Too long for a frame: a snapshot holds it all the same.
                     Err(FileError::Refused { .. }) => self.journal = None,
                     Err(error) => return Err(error),
@@ -187,6 +197,7 @@ impl Writer {
             epoch: self.registry.epoch(),
             revision: self.registry.revision(),
         };
+        self.follower.has_seen(head.revision);
         let mut writer = SnapshotWriter::create(&self.folder, &head)?;
         let mut after = String::new();
         loop {

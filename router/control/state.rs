@@ -213,7 +213,7 @@ impl State {
     pub(super) fn advance(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             self.revision = self.revision.max(entry.revision);
-            self.log.push(entry);
+            self.log.push(entry, self.apps.len());
         }
     }
 }

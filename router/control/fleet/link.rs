@@ -3,7 +3,9 @@
 //! Owns the conversation: hello both ways, the table whole or from where the
 //! edge stands, then every change, a beat each second, questions and their
 //! reports. What is to be sent is looked up when there is room to send it: a
-//! slow edge holds a cursor, never a queue, and catches up in fewer steps.
+//! slow edge holds a cursor, never a queue, and catches up in fewer steps. The
+//! log waits for the cursor (see [`changes`](crate::control::changes)), so that
+//! being slow is no reason to be sent the whole table.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Ask, Fleet, Membership};
+use crate::control::changes::Follower;
 use crate::control::registry::Registry;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
@@ -66,6 +69,7 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
     let (mut reader, writer) = stream.into_split();
     let mut link = Link {
         writer,
+        follower: registry.follow(u64::MAX),
         registry,
         cursor: None,
         is_pinned: false,
@@ -155,6 +159,8 @@ struct Link {
     registry: Arc<Registry>,
     /// The revision the edge has been sent; `None`: it needs the whole table.
     cursor: Option<u64>,
+    /// Keeps what comes after it.
+    follower: Follower,
     /// It stays with the table it has: nothing of it is sent.
     is_pinned: bool,
 }
@@ -182,6 +188,9 @@ impl Link {
                 let known = envelope.revision <= self.registry.revision();
                 self.is_pinned = hello.is_pinned;
                 self.cursor = (same_life && known).then_some(envelope.revision);
+                if let Some(revision) = self.cursor.filter(|_| !hello.is_pinned) {
+                    self.follower.has_seen(revision);
+                }
                 return Ok((hello, envelope.revision));
             }
         }
@@ -246,7 +255,10 @@ impl Link {
             };
             let to = delta.to;
             match self.send(Body::Delta(delta), to).await {
-                Ok(()) => self.cursor = Some(to),
+                Ok(()) => {
+                    self.cursor = Some(to);
+                    self.follower.has_seen(to);
+                }
                 Err(FrameError::TooLong { .. }) if touches > 1 => touches /= 4,
                 Err(FrameError::TooLong { .. }) => self.cursor = None,
                 Err(error) => return Err(error),
@@ -259,6 +271,7 @@ impl Link {
     /// follow, bring all of them up to date.
     async fn send_snapshot(&mut self) -> Result<(), FrameError> {
         let revision = self.registry.revision();
+        self.follower.has_seen(revision);
         let mut after = String::new();
         let mut part: Vec<AppRecord> = Vec::new();
         let (mut bytes, mut first) = (0, true);
