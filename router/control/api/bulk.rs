@@ -1,42 +1,40 @@
 //! `/v1/import` and `/v1/export`: every app, a line each.
 //!
 //! Both stream: an import holds one group of lines, an export one page of
-//! apps, whatever the number of apps.
+//! apps, whatever the number of apps. An import that is asked for lines
+//! (`Accept: application/x-ndjson`) tells each second how far it is.
+
+mod lines;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::ApiState;
 use super::answer::active;
 use super::problem::{Problem, ProblemBody};
-use super::request::{BODY_MAX_BYTES, Permitted, Query, Wait, must_be, parse};
+use super::request::{Permitted, Query, Wait, must_be};
 use super::shapes::{ExportLine, ImportLine};
-use crate::control::refusal::Refusal;
-use crate::control::registry::Pending;
-use crate::control::staging::{AppSpec, Outcome};
 use crate::control::tokens::Caller;
+use lines::Import;
 
-/// Lines of one commit.
-const GROUP_LINES: usize = 5_000;
-/// Bytes of one commit's lines.
-const GROUP_BYTES: usize = 8 << 20;
-/// Line errors listed; the others are counted.
-const ERRORS_LISTED: usize = 100;
-/// How long an import may pause.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// What lines of JSON are called.
+const NDJSON: &str = "application/x-ndjson";
+/// How often an import tells how far it is.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// Apps of an export's page.
 const EXPORT_PAGE: usize = 500;
 
 /// What became of an import.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Imported {
     /// The revision of its last change.
     pub revision: u64,
@@ -55,7 +53,7 @@ pub struct Imported {
 }
 
 /// A line that was refused.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct LineError {
     /// Counted from 1.
     pub line: u64,
@@ -74,12 +72,35 @@ pub struct LineError {
     pub column: Option<u64>,
 }
 
+/// How far an import is; the last one is its report.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImportProgress {
+    /// Whether this is the last line.
+    pub done: bool,
+    /// Since the import began.
+    pub seconds: f64,
+    /// Lines read in that time, each second.
+    pub lines_per_second: f64,
+    /// So far. Of the lines read, those not yet in one of the other counts are
+    /// on their way to the disk.
+    #[serde(flatten)]
+    pub report: Imported,
+    /// Why it ended before its last line; a problem as other answers have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProblemBody>)]
+    pub problem: Option<ProblemBody>,
+}
+
 /// Puts many apps, a JSON object a line. A line that is wrong is reported and
 /// the others still count. Stops, with what was done so far, only when nothing
 /// can be stored or read any more.
+///
+/// With `Accept: application/x-ndjson` the answer is a line of JSON each second
+/// (`ImportProgress`), and a last one with the report.
 #[utoipa::path(post, path = "/v1/import", tag = "bulk", params(Wait),
     request_body(content = ImportLine, content_type = "application/x-ndjson"),
-    responses((status = 200, body = Imported), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+    responses((status = 200, content((Imported = "application/json"), (ImportProgress = "application/x-ndjson"))),
+        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 408, body = ProblemBody), (status = 415, body = ProblemBody), (status = 504, body = ProblemBody),
         (status = 507, body = ProblemBody)))]
 pub async fn import(
@@ -87,213 +108,112 @@ pub async fn import(
     caller: Caller,
     Query(wait): Query<Wait>,
     request: Request,
-) -> Result<axum::Json<Imported>, Problem> {
+) -> Result<Response, Problem> {
     caller.must_operate()?;
     let patience = wait.patience()?;
-    must_be(request.headers(), "application/x-ndjson")?;
-    let mut import = Import::new(state.clone());
-    let done = import.read(request.into_body()).await;
-    let mut report = import.report;
-    // A line that meets another app's host is found out after those behind it
-    // that do not even parse.
-    report.errors.sort_by_key(|error| error.line);
-    let done = match (done, patience) {
-        (Ok(()), Some(patience)) => active(&state.fleet, patience, report.revision).await,
-        (done, _) => done,
+    must_be(request.headers(), NDJSON)?;
+    let tells = accepts_lines(request.headers());
+    let mut running = Running {
+        import: Import::new(state.clone(), request.into_body()),
+        state,
+        patience,
+        begun: Instant::now(),
     };
-    match done {
-        Ok(()) => Ok(axum::Json(report)),
-        Err(problem) => {
-            let report = serde_json::to_value(&report).unwrap_or_default();
-            Err(problem.with("imported", report))
-        }
+    if !tells {
+        let done = running.import.advance(None).await.map(|_| ());
+        return match running.settle(done).await {
+            (report, None) => Ok(axum::Json(report).into_response()),
+            (report, Some(problem)) => {
+                let report = serde_json::to_value(&report).unwrap_or_default();
+                Err(problem.with("imported", report))
+            }
+        };
     }
+    // What is known within the first second is answered as a whole; and a
+    // client that waits to be told to go on is told by reading.
+    let first = running.step().await;
+    let lines = stream::unfold(Some((running, Some(first))), async |going| {
+        let (mut running, step) = going?;
+        let step = match step {
+            Some(step) => step,
+            None => running.step().await,
+        };
+        let (line, running) = running.line(step).await;
+        Some((
+            Ok::<Bytes, Infallible>(line),
+            running.map(|running| (running, None)),
+        ))
+    });
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
-/// A group on its way to the disk: the line numbers, and what comes of it.
-type Group = (Vec<(u64, String)>, Pending<Vec<Result<Outcome, Refusal>>>);
+/// Whether the caller asks for lines rather than a document.
+fn accepts_lines(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    accepted
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|kind| {
+            let kind = kind.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case(NDJSON)
+        })
+}
 
-struct Import {
+/// An import under way.
+struct Running {
+    import: Import,
     state: ApiState,
-    report: Imported,
-    line: u64,
-    buffer: Vec<u8>,
-    /// The line in the buffer is too long; the rest of it is skipped.
-    skipping: bool,
-    specs: Vec<(u64, AppSpec)>,
-    spec_bytes: usize,
-    /// The group before, being made durable while this one is read.
-    pending: Option<Group>,
+    patience: Option<Duration>,
+    begun: Instant,
 }
 
-impl Import {
-    fn new(state: ApiState) -> Import {
-        let report = Imported {
-            revision: state.registry.revision(),
-            ..Imported::default()
+/// What a second of it brought: whether it is at its end.
+type Step = Result<bool, Problem>;
+
+impl Running {
+    async fn step(&mut self) -> Step {
+        self.import.advance(Some(Instant::now() + PROGRESS)).await
+    }
+
+    /// The report, once its changes are as active as was asked; and what ended
+    /// it too early.
+    async fn settle(self, done: Result<(), Problem>) -> (Imported, Option<Problem>) {
+        let report = self.import.report();
+        let done = match (done, self.patience) {
+            (Ok(()), Some(patience)) => active(&self.state.fleet, patience, report.revision).await,
+            (done, _) => done,
         };
-        Import {
-            state,
-            report,
-            line: 1,
-            buffer: Vec::new(),
-            skipping: false,
-            specs: Vec::new(),
-            spec_bytes: 0,
-            pending: None,
-        }
+        (report, done.err())
     }
 
-    async fn read(&mut self, body: Body) -> Result<(), Problem> {
-        let mut chunks = body.into_data_stream();
-        let broken = loop {
-            match tokio::time::timeout(PAUSE_MAX, chunks.next()).await {
-                Ok(Some(Ok(chunk))) => self.take(&chunk).await?,
-                Ok(None) => break None,
-                Ok(Some(Err(_))) => {
-                    let detail = "the body broke off; whole lines before that count";
-                    break Some(Problem::new(StatusCode::BAD_REQUEST, "broken_body", detail));
-                }
-                Err(_) => {
-                    let detail = format!("nothing arrived for {} s", PAUSE_MAX.as_secs());
-                    break Some(Problem::new(
-                        StatusCode::REQUEST_TIMEOUT,
-                        "request_timeout",
-                        detail,
-                    ));
-                }
+    /// The line that tells of a step, and what goes on after it.
+    async fn line(self, step: Step) -> (Bytes, Option<Running>) {
+        let begun = self.begun;
+        let done = match step {
+            Ok(false) => {
+                let line = progress(begun, false, self.import.report(), None);
+                return (line, Some(self));
             }
+            Ok(true) => Ok(()),
+            Err(problem) => Err(problem),
         };
-        if broken.is_none() && (!self.buffer.is_empty() || self.skipping) {
-            self.end_line();
-        }
-        self.send_group().await?;
-        self.settle_pending().await?;
-        broken.map_or(Ok(()), Err)
-    }
-
-    async fn take(&mut self, chunk: &[u8]) -> Result<(), Problem> {
-        let mut rest = chunk;
-        while let Some(at) = memchr::memchr(b'\n', rest) {
-            self.extend(&rest[..at]);
-            self.end_line();
-            rest = &rest[at + 1..];
-            if self.specs.len() >= GROUP_LINES || self.spec_bytes >= GROUP_BYTES {
-                self.send_group().await?;
-            }
-        }
-        self.extend(rest);
-        Ok(())
-    }
-
-    fn extend(&mut self, bytes: &[u8]) {
-        if self.skipping || self.buffer.len() + bytes.len() > BODY_MAX_BYTES {
-            self.skipping = true;
-            self.buffer.clear();
-        } else {
-            self.buffer.extend_from_slice(bytes);
-        }
-    }
-
-    /// Takes the buffer as one line.
-    fn end_line(&mut self) {
-        let line = self.line;
-        self.line += 1;
-        if std::mem::take(&mut self.skipping) {
-            self.report.lines += 1;
-            let detail = format!("a line has at most {BODY_MAX_BYTES} bytes");
-            return self.refuse(
-                line,
-                None,
-                &Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "line_too_long", detail),
-            );
-        }
-        let buffer = std::mem::take(&mut self.buffer);
-        if !buffer.trim_ascii().is_empty() {
-            self.report.lines += 1;
-            match parse::<ImportLine>(&buffer) {
-                Err(problem) => self.refuse(line, None, &problem),
-                Ok(parsed) => {
-                    let app = parsed.app.clone();
-                    match parsed.spec() {
-                        Ok(spec) => {
-                            self.spec_bytes += buffer.len();
-                            self.specs.push((line, spec));
-                        }
-                        Err(problem) => self.refuse(line, Some(app), &problem),
-                    }
-                }
-            }
-        }
-        self.buffer = buffer;
-        self.buffer.clear();
-    }
-
-    /// Hands the lines read to the writer once the group before is done with.
-    async fn send_group(&mut self) -> Result<(), Problem> {
-        self.settle_pending().await?;
-        if self.specs.is_empty() {
-            return Ok(());
-        }
-        self.spec_bytes = 0;
-        let specs = std::mem::take(&mut self.specs);
-        let names = specs
-            .iter()
-            .map(|(line, spec)| (*line, spec.name.clone()))
-            .collect();
-        let specs: Vec<AppSpec> = specs.into_iter().map(|(_, spec)| spec).collect();
-        let pending = self
-            .state
-            .registry
-            .submit(move |staging| Ok(staging.import(&specs)))
-            .await?;
-        self.pending = Some((names, pending));
-        Ok(())
-    }
-
-    async fn settle_pending(&mut self) -> Result<(), Problem> {
-        let Some((lines, pending)) = self.pending.take() else {
-            return Ok(());
-        };
-        for ((line, app), outcome) in lines.into_iter().zip(pending.settled().await?) {
-            match outcome {
-                Ok(outcome) => {
-                    self.report.revision = self.report.revision.max(outcome.revision);
-                    let count = match outcome {
-                        Outcome { created: true, .. } => &mut self.report.created,
-                        Outcome { changed: true, .. } => &mut self.report.updated,
-                        _ => &mut self.report.unchanged,
-                    };
-                    *count += 1;
-                }
-                Err(refusal) => self.refuse(line, Some(app), &refusal.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn refuse(&mut self, line: u64, app: Option<String>, problem: &Problem) {
-        self.report.failed += 1;
-        if self.report.errors.len() < ERRORS_LISTED {
-            self.report.errors.push(LineError {
-                line,
-                app,
-                code: problem.code(),
-                detail: without_place(problem.detail()).to_owned(),
-                field: problem.field_name().map(str::to_owned),
-                column: problem.column(),
-            });
-        }
+        let (report, problem) = self.settle(done).await;
+        (progress(begun, true, report, problem), None)
     }
 }
 
-/// What a parser says of a line, without the place it adds: it sees each line
-/// as its first, and the error has the right number beside it.
-fn without_place(detail: &str) -> &str {
-    match detail.rsplit_once(" at line 1 column ") {
-        Some((what, column)) if column.bytes().all(|byte| byte.is_ascii_digit()) => what,
-        _ => detail,
-    }
+fn progress(begun: Instant, done: bool, report: Imported, problem: Option<Problem>) -> Bytes {
+    let seconds = begun.elapsed().as_secs_f64();
+    let progress = ImportProgress {
+        done,
+        seconds,
+        lines_per_second: report.lines as f64 / seconds.max(1e-3),
+        report,
+        problem: problem.map(Problem::into_body),
+    };
+    let mut line = serde_json::to_vec(&progress).expect("a line must be JSON");
+    line.push(b'\n');
+    line.into()
 }
 
 /// Every app, a line each, in order of name; what an import takes.
@@ -324,9 +244,5 @@ pub async fn export(State(state): State<ApiState>, caller: Caller) -> Result<Res
                 }),
         )
     });
-    Ok((
-        [(header::CONTENT_TYPE, "application/x-ndjson")],
-        Body::from_stream(pages),
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(pages)).into_response())
 }

@@ -62,6 +62,18 @@ impl Problem {
         self
     }
 
+    /// What is written of it.
+    pub fn into_body(self) -> ProblemBody {
+        ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            members: self.members,
+        }
+    }
+
     /// Its stable code.
     pub fn code(&self) -> &'static str {
         self.code
@@ -174,26 +186,20 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = ProblemBody {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: self.detail,
-            members: self.members,
-        };
+        let status = self.status;
+        let body = self.into_body();
         let text = serde_json::to_vec(&body)
             .expect("a problem must be JSON: it holds only text and numbers");
-        let mut response = (self.status, text).into_response();
+        let mut response = (status, text).into_response();
         let headers = response.headers_mut();
         let json = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, json);
-        if self.status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer realm=\"portico\"");
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         if matches!(
-            self.status,
+            status,
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE
         ) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

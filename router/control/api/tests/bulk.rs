@@ -103,3 +103,57 @@ async fn an_export_imports_back_the_same() {
     let again = other.get("/v1/export").await.is(200);
     assert_eq!(again.body, exported.body);
 }
+
+#[tokio::test]
+async fn an_import_asked_for_lines_tells_how_far_it_is() {
+    let api = Api::new();
+    let (sender, body) = lines_one_by_one();
+    let request = Request::builder()
+        .method("POST")
+        .uri("/v1/import")
+        .header("authorization", format!("Bearer {OPERATOR}"))
+        .header("content-type", "application/x-ndjson")
+        .header("accept", "application/json;q=0.5, application/x-ndjson")
+        .body(body)
+        .unwrap();
+    sender.send("{\"app\":\"a\"}\n".into()).await.unwrap();
+    let response = api.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "application/x-ndjson"
+    );
+    let mut told = response.into_body().into_data_stream();
+    let mut next =
+        async || -> Value { serde_json::from_slice(&told.next().await.unwrap().unwrap()).unwrap() };
+    let first = next().await;
+    assert_eq!(
+        (&first["done"], &first["lines"]),
+        (&json!(false), &json!(1))
+    );
+    sender
+        .send("no json\n{\"app\":\"b\"}".into())
+        .await
+        .unwrap();
+    drop(sender);
+    let mut last = next().await;
+    while last["done"] == false {
+        last = next().await;
+    }
+    let counts = ["lines", "created", "failed"].map(|key| last[key].as_u64().unwrap());
+    assert_eq!(counts, [3, 2, 1], "{last}");
+    assert_eq!(last["errors"][0]["line"], 2);
+    assert!(last["lines_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(last["problem"], Value::Null);
+    assert_eq!(last["revision"], api.state.registry.revision());
+}
+
+type Piece = String;
+
+/// A body whose pieces are sent as the test goes.
+fn lines_one_by_one() -> (tokio::sync::mpsc::Sender<Piece>, Body) {
+    let (sender, pieces) = tokio::sync::mpsc::channel::<Piece>(1);
+    let pieces = tokio_stream::wrappers::ReceiverStream::new(pieces);
+    let body = Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>));
+    (sender, body)
+}
