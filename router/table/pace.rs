@@ -82,15 +82,18 @@ impl App {
 
     /// A try that was sent whole `waited_us` ago and has not answered is given
     /// up, as another was faster. Where the app's policy says when tries are
-    /// overtaken, what is learned knows of the slow ones so; else only silent
-    /// backends are, whose silence is not the app's usual time. `thread` is the
-    /// edge thread that tells.
+    /// overtaken, what is learned knows of the slow ones so: a quantile of the
+    /// winners alone would sink with each overtaking. Elsewhere only silent
+    /// backends are overtaken, whose silence is not the app's usual time, and
+    /// nothing is learned. `thread` is the edge thread that tells.
     pub fn gave_up(&self, index: usize, thread: usize, now_us: u64, waited_us: u64) {
+        if matches!(self.policy.hedge, Hedge::Off | Hedge::Learned) {
+            return;
+        }
         let live = self.live();
         let latency = &self.backends[index].live().latency;
         latency.note_at_least(waited_us, now_us);
-        let is_usual = waited_us > 0 && self.policy.hedge != Hedge::Learned;
-        if is_usual && live.sketches[thread].note(waited_us) {
+        if waited_us > 0 && live.sketches[thread].note(waited_us) {
             self.measure(live);
         }
     }

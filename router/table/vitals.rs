@@ -80,11 +80,7 @@ impl App {
     /// ([`forsake`](Self::forsake)), or 10 s have passed.
     pub fn choose(&self, ask: &Ask<'_>) -> Choice {
         let live = self.live.get();
-        let rules = balance::Rules {
-            max_concurrency: self.policy.max_concurrency,
-            slow_start_us: micros(self.policy.slow_start),
-            median_us: live.map_or(0, |live| live.median_us.load(Relaxed)),
-        };
+        let rules = self.choosing_rules();
         let mark = live.map_or(0, |live| live.unsettled.load(SeqCst));
         loop {
             let choice = balance::choose(self, &rules, ask);
@@ -96,6 +92,21 @@ impl App {
                 }
                 (choice, _) => return choice,
             }
+        }
+    }
+
+    /// What a choice would come to as of now. Nothing is claimed: a
+    /// [`Choice::Trial`] is still anyone's.
+    pub fn preview(&self, ask: &Ask<'_>) -> Choice {
+        balance::choose(self, &self.choosing_rules(), ask)
+    }
+
+    fn choosing_rules(&self) -> balance::Rules {
+        let live = self.live.get();
+        balance::Rules {
+            max_concurrency: self.policy.max_concurrency,
+            slow_start_us: micros(self.policy.slow_start),
+            median_us: live.map_or(0, |live| live.median_us.load(Relaxed)),
         }
     }
 
