@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use portico::edge::thread::Phase;
+use portico::edge::leaving::{Occasion, Timetable};
+use portico::edge::sync::Holdings;
 use portico::edge::{Shared, thread};
 use portico::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op};
 use portico::observe::access_log::Log;
@@ -141,8 +142,8 @@ fn count(what: &str, backends: &[SocketAddr]) {
         settings,
         cells: vec![Arc::default()],
         beats: [AtomicU64::new(0)].into(),
-        is_wanted: true.into(),
-        orders: tokio::sync::watch::Sender::new(Phase::Serving),
+        holdings: Arc::from([Holdings::default()]),
+        duty: Arc::default(),
         origin: std::time::Instant::now(),
         events: portico::edge::sync::event_queue().0,
         prober: portico::edge::probe::prober().0,
@@ -177,6 +178,7 @@ fn count(what: &str, backends: &[SocketAddr]) {
     );
 
     drop(client);
-    shared.orders.send_replace(Phase::Draining);
+    let at_once = Timetable::new(Occasion::Drain, 0, Duration::ZERO);
+    shared.duty.leave(at_once);
     edge.join().expect("the edge's thread must end well");
 }

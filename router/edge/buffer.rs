@@ -177,6 +177,11 @@ impl Buffers {
             .unwrap_or_else(|| Buffer::with_room(LARGE_BYTES))
     }
 
+    /// Bytes of those that wait for their next taker.
+    pub fn idle_bytes(&self) -> usize {
+        self.small.borrow().len() * SMALL_BYTES + self.large.borrow().len() * LARGE_BYTES
+    }
+
     /// Back for the next taker; one of an odd size is freed.
     pub fn put(&self, mut buffer: Buffer) {
         buffer.clear();

@@ -137,6 +137,12 @@ impl Clock {
         }
     }
 
+    /// Waits until `at` has come.
+    pub async fn sleep_until(&self, at: Micros) {
+        let left = at.saturating_sub(self.now());
+        tokio::time::sleep(Duration::from_micros(left)).await;
+    }
+
     /// Wakes every task that waits on a deadline, due or not: how a drain
     /// reaches connections that wait for their client.
     pub fn wake_all(&self) {

@@ -1,8 +1,9 @@
 //! Accepting client connections.
 //!
 //! Owns the accept loop of one listener on one thread. At the descriptor limit
-//! accepting pauses, it does not fail; a drain first takes what the kernel has
-//! already accepted on our behalf.
+//! accepting pauses, it does not fail; an edge that leaves first takes what the
+//! kernel has already accepted on its behalf, since nobody may take it up: a
+//! successor may listen elsewhere, and at a shutdown there is none.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,14 +15,19 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::journey;
-use super::thread::{Phase, Thread};
+use super::thread::{Listening, Thread};
 use crate::observe::Counter;
 
 /// How long accepting rests when the process has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Accepts until the thread drains.
-pub async fn accept(thread: Rc<Thread>, listener: TcpListener) {
+/// Connections that are taken from the backlog by an edge that leaves: clients
+/// that come faster than they are taken would otherwise keep it.
+const LAST_TAKEN: u32 = 4_096;
+
+/// Accepts until the thread leaves.
+pub async fn accept(listening: Listening, listener: TcpListener) {
+    let thread = listening.thread();
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -29,11 +35,12 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener) {
             return;
         }
     };
-    // The deadline never comes due: it is how a drain wakes this task.
+    // The deadline never comes due: it is how a leave wakes this task.
     let wake = thread.clock.deadline();
+    let mut last_taken = 0;
     loop {
         let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-            Poll::Pending if thread.phase() != Phase::Serving => Poll::Ready(None),
+            Poll::Pending if !thread.is_serving() => Poll::Ready(None),
             Poll::Pending => {
                 let _ = wake.poll(cx);
                 Poll::Pending
@@ -42,8 +49,15 @@ pub async fn accept(thread: Rc<Thread>, listener: TcpListener) {
         });
         match accepted.await {
             None => return,
-            Some(Ok((stream, peer))) => welcome(&thread, stream, peer),
-            Some(Err(error)) => refused(&thread, &error).await,
+            Some(Ok((stream, peer))) => welcome(thread, stream, peer),
+            Some(Err(_)) if !thread.is_serving() => last_taken += 1,
+            Some(Err(error)) => refused(thread, &error).await,
+        }
+        if !thread.is_serving() {
+            last_taken += 1;
+            if last_taken >= LAST_TAKEN {
+                return;
+            }
         }
     }
 }
@@ -54,7 +68,7 @@ fn welcome(thread: &Rc<Thread>, stream: TcpStream, peer: SocketAddr) {
         thread.cells.inc(Counter::ClosedError);
         return;
     };
-    tokio::task::spawn_local(journey::serve(Rc::clone(thread), stream, peer, local));
+    thread.spawn(journey::serve(Rc::clone(thread), stream, peer, local));
 }
 
 /// Counts a failed accept; rests where trying again at once would only spin.

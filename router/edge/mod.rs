@@ -7,6 +7,8 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`duty`] | what the process is told: stand by, serve, leave |
+//! | [`leaving`] | when an edge that leaves closes which connection |
 //! | [`thread`] | a data thread's life and what its connections share |
 //! | [`listener`] | accepting |
 //! | [`journey`] | a request's way, top to bottom |
@@ -22,8 +24,10 @@
 pub mod answers;
 pub mod buffer;
 pub mod clock;
+pub mod duty;
 pub mod http1;
 pub mod journey;
+pub mod leaving;
 pub mod listener;
 pub mod probe;
 pub mod proxy_protocol;
@@ -36,19 +40,18 @@ use std::cell::RefCell;
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
-use self::probe::{Prober, ProberInputs, prober};
-use self::sync::{EventSender, Sync, SyncInputs, event_queue};
-use self::thread::Phase;
+use self::clock::Micros;
+use self::duty::{Call, Duty, Herald, Running};
+use self::leaving::{Occasion, Timetable};
+use self::probe::{Prober, ProberHandle, ProberInputs, prober};
+use self::sync::{EventSender, Holdings, Sync, SyncInputs, event_queue};
 use crate::heritage::{EdgeHeritage, Lifeline, Order};
-use crate::observe::EdgeCells;
 use crate::observe::access_log::Log;
+use crate::observe::{EdgeCells, Gauge};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -56,14 +59,12 @@ use crate::table::Table;
 /// stops answering the supervisor's pings.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// How often an edge that waits for its first table looks for orders.
-const ORDERS_HEARD: Duration = Duration::from_millis(100);
-
-/// How often an edge that stands by looks for orders.
-const STANDBY_LOOK: Duration = Duration::from_millis(1);
-
 /// How long the last log lines may take to reach a slow sink.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an edge that leaves goes on probing once its last idle connection
+/// is closed: no request of it looks for a backend later than that.
+const PROBES_KEPT: Duration = Duration::from_secs(75);
 
 /// What all data threads share; nothing in it is locked for a request.
 pub struct Shared {
@@ -75,10 +76,10 @@ pub struct Shared {
     pub cells: Vec<Arc<EdgeCells>>,
     /// One heartbeat for each thread: it only rises.
     pub beats: Box<[AtomicU64]>,
-    /// Whether the supervisor wants this edge to serve; until then it stands by.
-    pub is_wanted: AtomicBool,
-    /// What the threads are told: the phase to be in.
-    pub orders: watch::Sender<Phase>,
+    /// What each thread says it holds in memory.
+    pub holdings: Arc<[Holdings]>,
+    /// What the process is told to do.
+    pub duty: Arc<Duty>,
     /// When every clock of the process reads zero.
     pub origin: Instant,
     /// Where events for operators are posted.
@@ -87,15 +88,31 @@ pub struct Shared {
     pub prober: Prober,
 }
 
-/// Runs the edge until it is told to drain, and has.
+impl Shared {
+    /// Now, by the process's clocks.
+    fn now(&self) -> Micros {
+        Micros::try_from(self.origin.elapsed().as_micros()).unwrap_or(Micros::MAX)
+    }
+
+    /// Client connections open now, over all threads.
+    fn connections(&self) -> u64 {
+        let open = |cells: &Arc<EdgeCells>| cells.gauge(Gauge::ConnectionsOpen);
+        self.cells.iter().map(open).sum()
+    }
+}
+
+/// Runs the edge: it stands by until it is told to serve, and serves until it is
+/// told to leave, and has.
 pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let EdgeHeritage {
         settings,
         listeners,
-        footing: _,
+        footing,
         feed_path,
         lifeline,
     } = heritage;
+    // Also by an edge that stands by: it must find out now, not when it is
+    // needed, that the file cannot be opened.
     let log = match Log::open(&settings.log) {
         Ok(log) => log,
         Err(error) => {
@@ -111,8 +128,8 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         table: Arc::new(Table::new(threads)),
         cells: (0..threads).map(|_| Arc::default()).collect(),
         beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-        is_wanted: AtomicBool::new(false),
-        orders: watch::Sender::new(Phase::Serving),
+        holdings: (0..threads).map(|_| Holdings::default()).collect(),
+        duty: Arc::default(),
         origin: Instant::now(),
         events: events.clone(),
         prober,
@@ -120,24 +137,27 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     });
     let log = Arc::new(log);
     attend(&lifeline, &shared, &log);
-    let (held, table_held) = mpsc::sync_channel(1);
+    let herald = Herald::new(&shared.duty);
     let feed = Sync::start(SyncInputs {
         table: Arc::clone(&shared.table),
         cells: shared.cells.clone(),
         prober_cells: Arc::clone(&prober_cells),
+        holdings: Arc::clone(&shared.holdings),
         log: Some(Arc::clone(&log)),
         origin: shared.origin,
         events: (events, queue),
         feed_path,
         table_dir: shared.settings.table_dir(),
-        ready: Box::new(move || {
-            let _ = held.send(());
-        }),
+        footing,
+        ready: Box::new(move || herald.table_held()),
     });
-    if let Err(code) = stand_by(&table_held, &shared, &lifeline) {
+    if let Err(code) = stand_by(&shared.duty, &lifeline) {
         feed.stop();
         return code;
     }
+    // First those whom clients wait for.
+    let running = start_threads(listeners, &shared, &log);
+    lifeline.ready();
     let probing = probe::start(ProberInputs {
         table: Arc::clone(&shared.table),
         cells: prober_cells,
@@ -145,10 +165,9 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         origin: shared.origin,
         posts,
     });
-    let running = start_threads(listeners, &shared, &log);
-    lifeline.ready();
+    feed.serves();
+    see_out(&shared, probing);
     let code = join_threads(running);
-    probing.stop();
     feed.stop();
     log.close(LOG_PATIENCE);
     code
@@ -162,29 +181,95 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
 /// # Errors
 /// The exit code, if it is not wanted any more: nothing was accepted, so
 /// nothing is in flight.
-fn stand_by(
-    table_held: &mpsc::Receiver<()>,
-    shared: &Shared,
-    lifeline: &Lifeline,
-) -> Result<(), ExitCode> {
-    let is_dismissed = || *shared.orders.borrow() != Phase::Serving;
-    while let Err(missing) = table_held.recv_timeout(ORDERS_HEARD) {
-        if missing == mpsc::RecvTimeoutError::Disconnected {
+fn stand_by(duty: &Duty, lifeline: &Lifeline) -> Result<(), ExitCode> {
+    match duty.until_warm() {
+        Call::Lost => {
             tracing::error!("no table will come: the feed's thread ended");
             return Err(ExitCode::FAILURE);
         }
-        if is_dismissed() {
-            return Err(ExitCode::SUCCESS);
-        }
+        Call::Leave => return Err(ExitCode::SUCCESS),
+        Call::Warm | Call::Serve => {}
     }
     lifeline.warm();
-    while !shared.is_wanted.load(Relaxed) {
-        if is_dismissed() {
-            return Err(ExitCode::SUCCESS);
-        }
-        std::thread::park_timeout(STANDBY_LOOK);
+    match duty.until_wanted() {
+        Call::Leave => Err(ExitCode::SUCCESS),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Waits until the data threads have ended, which is after the edge was told to
+/// leave; sees meanwhile to what has its time.
+fn see_out(shared: &Shared, probing: ProberHandle) {
+    let duty = &shared.duty;
+    let mut probing = Some(probing);
+    let mut timetable = None;
+    let mut is_forced = false;
+    let mut until = None;
+    while duty.wait_running(timetable, until) {
+        let told = duty.leaving();
+        if told != timetable {
+            timetable = told;
+            is_forced = false;
+        }
+        let Some(timetable) = timetable else {
+            continue;
+        };
+        let now = shared.now();
+        let kept = Micros::try_from(PROBES_KEPT.as_micros()).unwrap_or(0);
+        let probes_until = timetable.idle_until().saturating_add(kept);
+        if now >= probes_until
+            && let Some(probing) = probing.take()
+        {
+            // Its successor probes: two would be twice as much.
+            probing.stop();
+        }
+        if now >= timetable.forced_from() && !is_forced {
+            is_forced = true;
+            tell_forced(shared, &timetable);
+        }
+        let probes_until = probing.as_ref().map(|_| probes_until);
+        let forced_from = (!is_forced).then(|| timetable.forced_from());
+        let next = probes_until.into_iter().chain(forced_from).min();
+        until = next.map(|at| shared.origin + Duration::from_micros(at));
+    }
+    if let Some(probing) = probing {
+        probing.stop();
+    }
+}
+
+/// The time of an edge that leaves is nearly up.
+fn tell_forced(shared: &Shared, timetable: &Timetable) {
+    let left = shared.connections();
+    if left == 0 {
+        return;
+    }
+    let setting = match timetable.occasion {
+        Occasion::HandOver => "edge.handover_timeout",
+        Occasion::Drain => "edge.drain_timeout",
+    };
+    let text = format!(
+        "{left} connections of edge {} are left at nine tenths of {setting}: \
+         they are closed one after another",
+        std::process::id()
+    );
+    tracing::warn!("{text}");
+    shared.events.post("connections_forced", "", "", text);
+}
+
+/// When an edge told to leave now closes its connections.
+fn timetable(shared: &Shared, occasion: Occasion) -> Timetable {
+    let settings = &shared.settings.edge;
+    let limit = match occasion {
+        Occasion::HandOver => settings.handover_timeout,
+        Occasion::Drain => settings.drain_timeout,
+    };
+    tracing::info!(
+        ?occasion,
+        ?limit,
+        connections = shared.connections(),
+        "leaving: nothing new is accepted"
+    );
+    Timetable::new(occasion, shared.now(), limit)
 }
 
 /// Starts a data thread for each set of sockets.
@@ -195,7 +280,11 @@ fn start_threads(
 ) -> Vec<JoinHandle<()>> {
     let started = listeners.into_iter().enumerate().map(|(index, sockets)| {
         let (shared, buffer) = (Arc::clone(shared), log.buffer());
-        let data = move || thread::run(index, &shared, sockets, buffer);
+        let running = Running::begin(&shared.duty);
+        let data = move || {
+            let _running = running;
+            thread::run(index, &shared, sockets, buffer);
+        };
         let spawned = std::thread::Builder::new()
             .name(format!("edge-{index}"))
             .spawn(data);
@@ -204,7 +293,7 @@ fn start_threads(
     started.collect()
 }
 
-/// Waits for the data threads' end, which is that of a drain.
+/// Takes leave of data threads that have ended.
 fn join_threads(running: Vec<JoinHandle<()>>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for thread in running {
@@ -223,13 +312,11 @@ fn attend(lifeline: &Lifeline, shared: &Arc<Shared>, log: &Arc<Log>) {
     let attended = move || {
         let alive = || pulse.borrow_mut().is_felt(&shared.beats);
         lifeline.serve(alive, |order| match order {
-            Order::Serve => {
-                shared.is_wanted.store(true, Relaxed);
-            }
+            Order::Serve => shared.duty.serve(),
             Order::Reopen => log.reopen(),
-            // Replaced, not sent: it must hold for threads that start later.
-            Order::HandOver | Order::Drain | Order::Orphaned => {
-                shared.orders.send_replace(Phase::Draining);
+            Order::HandOver => shared.duty.leave(timetable(&shared, Occasion::HandOver)),
+            Order::Drain | Order::Orphaned => {
+                shared.duty.leave(timetable(&shared, Occasion::Drain));
             }
             Order::Processes(_) => {}
         });

@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
 
 use super::Shared;
 use super::buffer::Buffers;
-use super::clock::Clock;
+use super::clock::{Clock, Micros};
 use super::journey::{Pipes, Work};
+use super::leaving::{Place, Stand, Timetable};
 use super::listener;
-use super::upstream::Pool;
+use super::upstream::{Pool, REGISTRATION_BYTES};
 use crate::observe::access_log::LogBuffer;
 use crate::observe::{EdgeCells, Gauge};
 use crate::table::Table;
@@ -28,19 +30,11 @@ use crate::table::Table;
 /// connections dropped, the heartbeat that the supervisor hears of.
 const TICK: Duration = Duration::from_millis(100);
 
+/// No time at all.
+const NEVER: Micros = Micros::MAX;
+
 /// Idle work boxes kept: requests served at once by a thread, about.
 const KEPT_WORK: usize = 256;
-
-/// Where a thread is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Accepting and serving.
-    Serving,
-    /// Accepting no more; connections close after the request they serve.
-    Draining,
-    /// Requests still served are cut (H24).
-    Cutting,
-}
 
 /// What every connection of a thread shares.
 pub struct Thread {
@@ -69,8 +63,18 @@ pub struct Thread {
         reason = "taken and put back whole: a pointer moves, not the set"
     )]
     work: RefCell<Vec<Box<Work>>>,
-    phase: Cell<Phase>,
+    /// Looked at by every request: not leaving.
+    is_serving: Cell<bool>,
+    stand: Cell<Option<Stand>>,
+    /// Places given in this edition of the timetable, of so many.
+    places: Cell<Place>,
     connections: Cell<usize>,
+    /// What a connection's task takes.
+    task_bytes: Cell<usize>,
+    /// Listeners that are accepted from.
+    listeners: Cell<usize>,
+    /// Told when the last connection or listener is gone.
+    deserted: Notify,
 }
 
 impl Thread {
@@ -87,14 +91,38 @@ impl Thread {
             log: RefCell::new(log),
             random: RefCell::new(fastrand::Rng::new()),
             work: RefCell::default(),
-            phase: Cell::new(Phase::Serving),
+            is_serving: Cell::new(true),
+            stand: Cell::new(None),
+            places: Cell::new(Place { index: 0, of: 0 }),
             connections: Cell::new(0),
+            task_bytes: Cell::new(0),
+            listeners: Cell::new(0),
+            deserted: Notify::new(),
         })
     }
 
-    /// Where the thread is in its life.
-    pub fn phase(&self) -> Phase {
-        self.phase.get()
+    /// Whether connections may be kept: the edge is not leaving.
+    pub fn is_serving(&self) -> bool {
+        self.is_serving.get()
+    }
+
+    /// Where it stands in its timetable, once the edge leaves.
+    pub fn stand(&self) -> Option<Stand> {
+        self.stand.get()
+    }
+
+    /// The next connection's place in this edition of the timetable. Threads
+    /// take turns: of two, one closes between two closings of the other.
+    pub fn take_place(&self) -> Place {
+        let mut places = self.places.get();
+        let threads = self.shared.beats.len() as u64;
+        let place = Place {
+            index: places.index * threads + self.index as u64,
+            of: places.of * threads,
+        };
+        places.index += 1;
+        self.places.set(places);
+        place
     }
 
     /// The working set of one request, recycled.
@@ -118,8 +146,55 @@ impl Thread {
         Open(Rc::clone(self))
     }
 
-    fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
+    /// Serves a connection, in a task of its own.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.task_bytes.set(size_of_val(&task));
+        tokio::task::spawn_local(task);
+    }
+
+    /// Says what the thread holds in memory.
+    fn take_stock(&self) {
+        let held = &self.shared.holdings[self.index];
+        let each = self.task_bytes.get() + REGISTRATION_BYTES;
+        let say = |part: &AtomicU64, bytes: usize| part.store(bytes as u64, Relaxed);
+        say(&held.buffers, self.buffers.idle_bytes());
+        say(&held.connections, self.connections.get() * each);
+        say(&held.pool, self.pool.bytes());
+        say(&held.log, self.log.borrow().held_bytes());
+    }
+
+    /// One more listener is accepted from, until the guard is dropped.
+    pub fn listening(self: &Rc<Self>) -> Listening {
+        self.listeners.set(self.listeners.get() + 1);
+        Listening(Rc::clone(self))
+    }
+
+    /// Whether it leaves, and nobody is left.
+    fn is_deserted(&self) -> bool {
+        !self.is_serving() && self.connections.get() + self.listeners.get() == 0
+    }
+
+    fn look_deserted(&self) {
+        if self.is_deserted() {
+            self.deserted.notify_one();
+        }
+    }
+
+    /// From here on by this timetable; every connection looks at it.
+    fn enter(&self, timetable: Timetable) {
+        let before = self.stand.get();
+        let edition = before.map_or(0, |stand| stand.edition) + 1;
+        let is_forced = self.clock.now() >= timetable.forced_from();
+        self.stand.set(Some(Stand {
+            timetable,
+            edition,
+            is_forced,
+        }));
+        self.places.set(Place {
+            index: 0,
+            of: self.connections.get() as u64,
+        });
+        self.is_serving.set(false);
         self.clock.wake_all();
     }
 }
@@ -129,12 +204,31 @@ pub struct Open(Rc<Thread>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        let left = self.0.connections.get() - 1;
+        self.0.connections.set(left);
         self.0.cells.down(Gauge::ConnectionsOpen);
+        self.0.look_deserted();
     }
 }
 
-/// Runs a data thread until a drain is over.
+/// A listener that is accepted from, counted.
+pub struct Listening(Rc<Thread>);
+
+impl Listening {
+    /// The thread that accepts.
+    pub fn thread(&self) -> &Rc<Thread> {
+        &self.0
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listeners.set(self.0.listeners.get() - 1);
+        self.0.look_deserted();
+    }
+}
+
+/// Runs a data thread until it is told to leave and its last connection ended.
 pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log: LogBuffer) {
     let runtime = Builder::new_current_thread()
         .enable_io()
@@ -143,53 +237,43 @@ pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log:
         .expect("a data thread's runtime must start");
     let thread = Thread::new(index, shared, log);
     thread.cells.set(Gauge::Threads, 1);
-    runtime.block_on(live(thread, listeners));
+    runtime.block_on(live(&thread, listeners));
+    thread.cells.set(Gauge::Threads, 0);
+    thread.cells.set(Gauge::ConnectionsLeaving, 0);
+    thread.log.borrow_mut().hand_over();
 }
 
-async fn live(thread: Rc<Thread>, listeners: Vec<TcpListener>) {
+async fn live(thread: &Rc<Thread>, listeners: Vec<TcpListener>) {
     tokio::task::spawn_local(thread.clock.clone().drive());
-    let mut accepting = Vec::new();
     for listener in listeners {
-        accepting.push(tokio::task::spawn_local(listener::accept(
-            Rc::clone(&thread),
-            listener,
-        )));
+        tokio::task::spawn_local(listener::accept(thread.listening(), listener));
     }
     let beat = &thread.shared.beats[thread.index];
-    let mut order = thread.shared.orders.subscribe();
-    // One given before this thread was there counts as well.
-    order.mark_changed();
+    let mut orders = thread.shared.duty.orders();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut cut_at = None;
     loop {
+        let forced_at = thread.stand().filter(|stand| !stand.is_forced);
+        let forced_at = forced_at.map_or(NEVER, |stand| stand.timetable.forced_from());
         tokio::select! {
-            _ = tick.tick() => keep_house(&thread, beat),
-            changed = order.changed(), if thread.phase() == Phase::Serving => {
-                if changed.is_err() || *order.borrow() == Phase::Draining {
-                    thread.enter(Phase::Draining);
-                    for task in accepting.drain(..) {
-                        // Each takes what is in its backlog, then ends.
-                        let _ = task.await;
-                    }
-                    cut_at = Some(tokio::time::Instant::now() + thread.shared.settings.edge.drain_timeout);
+            _ = tick.tick() => keep_house(thread, beat),
+            () = thread.deserted.notified() => {}
+            () = thread.clock.sleep_until(forced_at), if forced_at != NEVER => {
+                if let Some(stand) = thread.stand() {
+                    thread.enter(stand.timetable);
+                }
+            }
+            Ok(()) = orders.changed() => {
+                let told = *orders.borrow_and_update();
+                if let Some(timetable) = told {
+                    thread.enter(timetable);
                 }
             }
         }
-        if let Some(at) = cut_at {
-            if thread.connections.get() == 0 {
-                break;
-            }
-            if tokio::time::Instant::now() >= at {
-                thread.enter(Phase::Cutting);
-                cut_at = Some(at + Duration::from_secs(3600));
-            }
-        }
-        if thread.phase() == Phase::Cutting && thread.connections.get() == 0 {
-            break;
+        if thread.is_deserted() {
+            return;
         }
     }
-    thread.log.borrow_mut().flush();
 }
 
 fn keep_house(thread: &Thread, beat: &AtomicU64) {
@@ -198,7 +282,10 @@ fn keep_house(thread: &Thread, beat: &AtomicU64) {
     thread.clock.follow_system();
     let now = thread.clock.now();
     thread.pool.sweep(now);
-    thread
-        .cells
-        .set(Gauge::BackendIdleConnections, thread.pool.held() as u64);
+    thread.take_stock();
+    let cells = &thread.cells;
+    cells.set(Gauge::BackendIdleConnections, thread.pool.held() as u64);
+    if !thread.is_serving() {
+        cells.set(Gauge::ConnectionsLeaving, thread.connections.get() as u64);
+    }
 }

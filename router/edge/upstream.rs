@@ -26,6 +26,9 @@ const KEPT_US: Micros = 90_000_000;
 /// Idle connections kept to one backend by one thread.
 const KEPT_PER_BACKEND: usize = 256;
 
+/// What the runtime keeps of a socket that it watches, about.
+pub const REGISTRATION_BYTES: usize = 256;
+
 /// A thread's idle connections.
 #[derive(Default)]
 pub struct Pool {
@@ -93,6 +96,11 @@ impl Pool {
             !stack.is_empty()
         });
         self.held.set(held);
+    }
+
+    /// Bytes they take in this process, about.
+    pub fn bytes(&self) -> usize {
+        self.held() * (size_of::<Idle>() + REGISTRATION_BYTES)
     }
 
     /// Connections held.

@@ -113,11 +113,12 @@ metrics! {
     }
 
     CLOSED "portico_client_connections_closed_total" ["connections" Sum] ("reason")
-    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; a drain; a socket error." {
+    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; idle when its edge had handed over to a successor (handed_over), or the router shut down (draining); still busy at the end of the time that such an edge has (forced, H24); a socket error." {
         ClosedByClient ("client") ClosedAsAsked ("asked") ClosedIdle ("idle")
         ClosedHeadTimeout ("head_timeout") ClosedMalformed ("malformed")
         ClosedClientAborted ("client_aborted") ClosedAnswerCut ("answer_cut")
-        ClosedUpgraded ("upgraded") ClosedDraining ("draining") ClosedError ("error")
+        ClosedUpgraded ("upgraded") ClosedHandedOver ("handed_over")
+        ClosedDraining ("draining") ClosedForced ("forced") ClosedError ("error")
     }
 
     ACCEPT_ERRORS "portico_accept_errors_total" ["errors" Sum] ("reason")
@@ -279,6 +280,11 @@ metrics! {
         ConnectionsOpen ()
     }
 
+    LEAVING "portico_client_connections_leaving" ["connections" Sum] ()
+    "Client connections still open on edges that handed over to a successor, or drain: WebSockets, downloads and uploads that are left until they end or their edge's time is up. Counted in portico_client_connections too." {
+        ConnectionsLeaving ()
+    }
+
     IN_FLIGHT "portico_requests_in_flight" ["requests" Sum] ()
     "Requests being served now: from their head to the end of the answer." {
         InFlight ()
@@ -327,6 +333,11 @@ metrics! {
     TABLE_DOUBTED "portico_table_doubted" ["edges" Sum] ()
     "Edges that did not take control's whole table and go on with the one they hold: no change reaches them until an operator confirms what vanished (portico confirm-shrink) or control has it back." {
         TableDoubted ()
+    }
+
+    PINNED "portico_table_pinned" ["edges" Sum] ()
+    "Edges that stay with the last table that ran well because others crashed one after another on a newer one. Above 0: changes do not reach traffic; see the edge_pinned event and the obituaries of /processes." {
+        TablePinned ()
     }
 
     FEED_CONNECTED "portico_feed_connected" ["edges" Sum] ()

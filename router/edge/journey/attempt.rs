@@ -56,8 +56,8 @@ pub enum Failed {
     Refused(Refusal),
     /// The client is gone or silent; nothing can be answered.
     Client(Code),
-    /// A drain's time is up.
-    Drained,
+    /// The edge leaves, and its time is over.
+    Forced,
 }
 
 /// One try's failure.
@@ -245,14 +245,11 @@ fn pass_on<S: Wire>(ex: &mut Exchange<'_, S>, current: Try) -> Answered {
     if current.overtakes && !given_up.is_empty() {
         ex.count(Counter::HedgesWon);
     }
-    if ex.app.hedge_after_us().is_some() {
-        // A quantile of the winners alone would sink with each overtaking.
+    for one in given_up {
         let now = ex.now();
-        for one in given_up {
-            let waited_us = one.sent_at.map_or(0, |at| now.saturating_sub(at));
-            let (app, index) = (one.checkout.app(), one.checkout.index());
-            app.gave_up(index, ex.client.thread.index, now, waited_us);
-        }
+        let waited_us = one.sent_at.map_or(0, |at| now.saturating_sub(at));
+        let (app, index) = (one.checkout.app(), one.checkout.index());
+        app.gave_up(index, ex.client.thread.index, now, waited_us);
     }
     Answered {
         checkout: current.checkout,

@@ -19,7 +19,6 @@ use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
 use crate::edge::http1::response::{self, Defect};
 use crate::edge::http1::scan::Scan;
-use crate::edge::thread::Phase;
 use crate::observe::Code;
 
 /// What the wait for an answer's head comes to.
@@ -125,8 +124,8 @@ impl Wait {
         {
             return Poll::Ready(ended(Failed::Client(Code::H27)));
         }
-        if ex.client.thread.phase() == Phase::Cutting {
-            return Poll::Ready(ended(Failed::Drained));
+        if ex.client.poll_forced(cx).is_ready() {
+            return Poll::Ready(ended(Failed::Forced));
         }
         self.arm(ex, current, progress);
         while ex.client.deadline.poll(cx).is_ready() {

@@ -1,17 +1,19 @@
 //! A client's connection between and around requests.
 //!
 //! Owns the waiting (keepalive idle, first head), the reading of heads within
-//! their deadline, writes of small answers, and the lingering close that lets a
-//! last answer arrive. Holds no buffer while it waits.
+//! their deadline, writes of small answers, the lingering close that lets a
+//! last answer arrive, and the connection's own moments while its edge leaves.
+//! Holds no buffer while it waits.
 
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -22,8 +24,9 @@ use crate::edge::http1::head::Limits;
 use crate::edge::http1::request::{self, Refusal};
 use crate::edge::http1::request_writer::Peer;
 use crate::edge::http1::scan::Scan;
+use crate::edge::leaving::{Departure, Occasion};
 use crate::edge::proxy_protocol::{self, Preface};
-use crate::edge::thread::{Phase, Thread};
+use crate::edge::thread::Thread;
 use crate::observe::Counter;
 
 /// A kept connection without a request is closed after this.
@@ -32,12 +35,15 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// A head must be whole this long after its first byte, or after accepting.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// A connection fresh from the backlog of a draining thread may still bring
-/// the request it was opened for.
-const LAST_CALL: Duration = Duration::from_secs(1);
+/// Bytes that the kernel has and the event loop was not told of are told of
+/// within this.
+const UNTOLD: Duration = Duration::from_millis(100);
 
 /// A lingering close reads and discards at most this long, this much.
 const LINGER: Duration = Duration::from_secs(2);
+/// One of an idle connection, whose client may have sent at that very moment:
+/// it then reads an end, and not a reset that would take it for a failure.
+const IDLE_LINGER: Duration = Duration::from_millis(500);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A byte stream to a client.
@@ -48,6 +54,10 @@ pub trait Wire: AsyncRead + AsyncWrite + Unpin {
 
     /// The socket itself, where its bytes are the stream's: not under TLS.
     fn socket(&self) -> Option<&TcpStream>;
+
+    /// Whether bytes arrived that nobody read. Asks the system: the event loop
+    /// may not have been told yet.
+    fn has_unread(&self) -> bool;
 }
 
 impl Wire for TcpStream {
@@ -59,6 +69,11 @@ impl Wire for TcpStream {
 
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
+    }
+
+    fn has_unread(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self, &mut [0u8; 1], flags), Ok((1.., _)))
     }
 }
 
@@ -76,6 +91,7 @@ pub struct Client<S> {
     pub deadline: Deadline,
     /// Requests answered on it.
     pub served: u64,
+    departure: Departure,
 }
 
 /// A client's address without its IPv4-mapped form, and what backends are told.
@@ -93,6 +109,16 @@ pub enum Ready {
     Request,
     /// The connection ends, without a request.
     Closed(Counter),
+    /// The same, by the router's own doing: its client may be about to send.
+    Dismissed(Counter),
+}
+
+/// Why nothing more is waited for.
+enum Lapsed {
+    /// The deadline is over.
+    Late,
+    /// Its edge leaves, and its time is over.
+    Forced,
 }
 
 /// Why there is no head.
@@ -115,6 +141,50 @@ impl<S: Wire> Client<S> {
             forwarded,
             deadline,
             served: 0,
+            departure: Departure::default(),
+        }
+    }
+
+    /// Whether the connection may carry another request after this one.
+    pub fn may_be_kept(&self) -> bool {
+        self.thread.is_serving()
+    }
+
+    /// Ready once its edge leaves and what is busy on it has to end (H24).
+    #[inline]
+    pub fn poll_forced(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.thread.is_serving() {
+            return Poll::Pending;
+        }
+        let thread = &self.thread;
+        match thread.stand() {
+            Some(stand) => {
+                let place = || thread.take_place();
+                self.departure.poll_forced(cx, &thread.clock, &stand, place)
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Ready once its edge leaves and it, idle, has to end.
+    fn poll_dismissed(&mut self, cx: &mut Context<'_>) -> Poll<Counter> {
+        let thread = &self.thread;
+        let Some(stand) = thread.stand() else {
+            return Poll::Pending;
+        };
+        let place = || thread.take_place();
+        let is_fresh = self.served == 0;
+        loop {
+            let (departure, clock) = (&mut self.departure, &thread.clock);
+            ready!(departure.poll_idle(cx, clock, &stand, is_fresh, place));
+            if stand.is_forced || !self.stream.has_unread() {
+                return Poll::Ready(match stand.timetable.occasion {
+                    Occasion::HandOver => Counter::ClosedHandedOver,
+                    Occasion::Drain => Counter::ClosedDraining,
+                });
+            }
+            // A request is there: it will be read in a moment.
+            departure.postpone(clock, UNTOLD);
         }
     }
 
@@ -141,16 +211,25 @@ impl<S: Wire> Client<S> {
             let room = carried.room();
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = carried.poll_read(cx, &mut self.stream, room) {
-                    return Poll::Ready(Some(read));
+                    return Poll::Ready(Ok(read));
                 }
-                self.deadline.poll(cx).map(|()| None)
+                self.poll_lapsed(cx).map(Err)
             });
             match read.await {
-                Some(Ok(1..)) => {}
-                Some(_) => return Err(Counter::ClosedByClient),
-                None => return Err(Counter::ClosedHeadTimeout),
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Err(Counter::ClosedByClient),
+                Err(Lapsed::Late) => return Err(Counter::ClosedHeadTimeout),
+                Err(Lapsed::Forced) => return Err(Counter::ClosedForced),
             }
         }
+    }
+
+    /// Ready once the deadline is over, or the edge's time.
+    fn poll_lapsed(&mut self, cx: &mut Context<'_>) -> Poll<Lapsed> {
+        if self.poll_forced(cx).is_ready() {
+            return Poll::Ready(Lapsed::Forced);
+        }
+        self.deadline.poll(cx).map(|()| Lapsed::Late)
     }
 
     /// Waits for the first bytes of the next request; what an earlier one left
@@ -166,7 +245,6 @@ impl<S: Wire> Client<S> {
             (clock.recent(), KEEPALIVE)
         };
         self.deadline.set_after(now, patience);
-        let mut last_call = false;
         poll_fn(|cx| {
             let buffer = if carried.capacity() > 0 {
                 std::mem::take(carried)
@@ -189,13 +267,10 @@ impl<S: Wire> Client<S> {
                 };
                 return Poll::Ready(Ready::Closed(reason));
             }
-            if self.thread.phase() != Phase::Serving {
-                if self.served > 0 || self.thread.phase() == Phase::Cutting {
-                    return Poll::Ready(Ready::Closed(Counter::ClosedDraining));
-                }
-                if !last_call {
-                    last_call = true;
-                    self.deadline.set_after(self.thread.clock.now(), LAST_CALL);
+            if !self.thread.is_serving() {
+                let dismissed = self.poll_dismissed(cx);
+                if dismissed.is_ready() {
+                    return dismissed.map(Ready::Dismissed);
                 }
             }
             self.deadline
@@ -236,14 +311,15 @@ impl<S: Wire> Client<S> {
             let room = work.input.room();
             let read = poll_fn(|cx| {
                 if let Poll::Ready(read) = work.input.poll_read(cx, &mut self.stream, room) {
-                    return Poll::Ready(Some(read));
+                    return Poll::Ready(Ok(read));
                 }
-                self.deadline.poll(cx).map(|()| None)
+                self.poll_lapsed(cx).map(Err)
             });
             match read.await {
-                Some(Ok(1..)) => {}
-                Some(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
-                None => {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
+                Err(Lapsed::Forced) => return Err(Unread::Gone(Counter::ClosedForced)),
+                Err(Lapsed::Late) => {
                     return Err(Unread::Refused(Refusal {
                         status: 408,
                         cause: "head not in time",
@@ -264,9 +340,8 @@ impl<S: Wire> Client<S> {
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                     Poll::Pending => {
                         return self
-                            .deadline
-                            .poll(cx)
-                            .map(|()| Err(io::ErrorKind::TimedOut.into()));
+                            .poll_lapsed(cx)
+                            .map(|_| Err(io::ErrorKind::TimedOut.into()));
                     }
                 }
             }
@@ -295,7 +370,16 @@ impl<S: Wire> Client<S> {
     /// would reset the connection and could destroy the answer on its way
     /// (RFC 9112, section 9.6).
     pub async fn linger(&mut self) {
-        self.deadline.set_after(self.thread.clock.now(), LINGER);
+        self.linger_for(LINGER).await;
+    }
+
+    /// The same for an idle connection that the router closes.
+    pub async fn linger_idle(&mut self) {
+        self.linger_for(IDLE_LINGER).await;
+    }
+
+    async fn linger_for(&mut self, time: Duration) {
+        self.deadline.set_after(self.thread.clock.now(), time);
         let mut discarded = 0;
         let mut buffer = self.thread.buffers.small();
         poll_fn(|cx| {

@@ -56,7 +56,7 @@ use super::http1::request::{Refusal, RequestHead};
 use super::http1::request_writer::{self, Forwarding};
 use super::http1::response::ResponseHead;
 use super::http1::scan::Scan;
-use super::thread::{Phase, Thread};
+use super::thread::Thread;
 use crate::observe::{Code, Counter};
 use crate::table::App;
 
@@ -118,6 +118,10 @@ pub async fn serve<S: Wire>(thread: Rc<Thread>, stream: S, peer: SocketAddr, loc
         match client.wait(&mut carried).await {
             Ready::Request => {}
             Ready::Closed(reason) => break reason,
+            Ready::Dismissed(reason) => {
+                client.linger_idle().await;
+                break reason;
+            }
         }
         if let Err(reason) = client.unwrap_proxy(&mut carried).await {
             break reason;
@@ -207,9 +211,12 @@ async fn route<S: Wire>(
             ledger.ended(499, code);
             End::Close(Counter::ClosedClientAborted)
         }
-        Err(attempt::Failed::Drained) => {
-            ledger.ended(503, Code::H24);
-            End::Cut(Counter::ClosedDraining)
+        Err(attempt::Failed::Forced) => {
+            ledger.ended(Code::H24.status(), Code::H24);
+            match say(client, work, ledger, false).await {
+                End::Close(Counter::ClosedAsAsked) => End::Close(Counter::ClosedForced),
+                end => end,
+            }
         }
     }
 }
@@ -242,9 +249,8 @@ async fn answer<S: Wire>(
     upload: &mut Upload,
     code: Code,
 ) -> End {
-    let keep_alive = work.head.keep_alive
-        && client.thread.phase() == Phase::Serving
-        && upload.settle(client, work).await;
+    let keep_alive =
+        work.head.keep_alive && client.may_be_kept() && upload.settle(client, work).await;
     ledger.ended(code.status(), code);
     say(client, work, ledger, keep_alive).await
 }

@@ -17,7 +17,6 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::pick;
 use crate::edge::clock::Micros;
-use crate::edge::thread::Phase;
 use crate::edge::upstream::{self, Checkout};
 use crate::observe::{Code, Counter, Histogram};
 
@@ -86,8 +85,8 @@ async fn open<S: Wire>(
         {
             return Poll::Ready(Err(Fault::Final(Failed::Client(Code::H27)).into()));
         }
-        if thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Fault::Final(Failed::Drained).into()));
+        if ex.client.poll_forced(cx).is_ready() {
+            return Poll::Ready(Err(Fault::Final(Failed::Forced).into()));
         }
         ex.client.deadline.poll(cx).map(|()| {
             let now = thread.clock.now();

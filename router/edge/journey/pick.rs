@@ -23,7 +23,6 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::open;
 use crate::edge::clock::Micros;
-use crate::edge::thread::Phase;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::admission::Waiter;
@@ -149,14 +148,8 @@ pub(super) fn has_other<S: Wire>(ex: &Exchange<'_, S>, held: &Checkout) -> bool 
     if let Some(index) = ex.index_of(held) {
         tried.push(index);
     }
-    let choice = ex.app.choose(&Ask {
-        now_us: ex.client.thread.clock.recent(),
-        random: 0,
-        tried: &tried,
-        repeatable: false,
-        hedge: true,
-    });
-    matches!(choice, Choice::Backend(_))
+    let now_us = ex.client.thread.clock.recent();
+    matches!(preview(ex, now_us, &tried, true), Choice::Backend(_))
 }
 
 /// How long the request may be held for a backend to come up: backends that
@@ -171,19 +164,19 @@ fn boot_wait<S: Wire>(ex: &Exchange<'_, S>) -> Option<Duration> {
 /// Whether a request that was sent to nobody would be held now: every backend
 /// is known to be down, and one may come up.
 pub(super) fn may_be_held<S: Wire>(ex: &Exchange<'_, S>) -> bool {
-    let now_us = ex.now();
-    let choice = ex.app.choose(&Ask {
+    let choice = preview(ex, ex.now(), &Tried::default(), false);
+    boot_wait(ex).is_some() && matches!(choice, Choice::AllOut(_))
+}
+
+/// What choosing would come to; claims nothing.
+fn preview<S: Wire>(ex: &Exchange<'_, S>, now_us: Micros, tried: &Tried, hedge: bool) -> Choice {
+    ex.app.preview(&Ask {
         now_us,
         random: 0,
-        tried: &Tried::default(),
+        tried,
         repeatable: false,
-        hedge: false,
-    });
-    if let Choice::Trial(index) = choice {
-        // Asked for nothing: whoever comes next may have it.
-        ex.app.forsake(index, now_us);
-    }
-    boot_wait(ex).is_some() && matches!(choice, Choice::AllOut(_))
+        hedge,
+    })
 }
 
 /// What a request waits for.
@@ -294,8 +287,8 @@ fn poll_wait<S: Wire>(
     {
         return Poll::Ready(Err(Failed::Client(Code::H27)));
     }
-    if ex.client.thread.phase() == Phase::Cutting {
-        return Poll::Ready(Err(Failed::Drained));
+    if ex.client.poll_forced(cx).is_ready() {
+        return Poll::Ready(Err(Failed::Forced));
     }
     ex.client.deadline.poll(cx).map(|()| {
         if ex.now() >= ex.expires_at {

@@ -18,7 +18,6 @@ use super::client::{Client, Wire};
 use super::ledger::Ledger;
 use super::{End, Work, relay};
 use crate::edge::buffer::{Buffer, Buffers};
-use crate::edge::thread::Phase;
 use crate::observe::{Code, Counter, Gauge};
 use crate::table::App;
 
@@ -131,10 +130,10 @@ pub async fn upgrade<S: Wire>(
     thread.buffers.put(down.buffer);
     thread.buffers.put(up.buffer);
     drop(checkout);
-    if ended.is_ok() {
-        End::Close(Counter::ClosedUpgraded)
-    } else {
-        End::Cut(Counter::ClosedUpgraded)
+    match ended {
+        Ok(()) => End::Close(Counter::ClosedUpgraded),
+        Err(Some(Code::H24)) => End::Cut(Counter::ClosedForced),
+        Err(_) => End::Cut(Counter::ClosedUpgraded),
     }
 }
 
@@ -159,7 +158,7 @@ async fn flow<S: Wire>(
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(Err(None)),
             _ => {}
         }
-        if thread.phase() == Phase::Cutting {
+        if client.poll_forced(cx).is_ready() {
             return Poll::Ready(Err(Some(Code::H24)));
         }
         if std::mem::take(&mut progress) {

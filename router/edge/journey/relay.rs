@@ -24,7 +24,6 @@ use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefi
 use crate::edge::http1::head::{Framing, Version};
 use crate::edge::http1::response_writer::{self, Downstream, Promise};
 use crate::edge::http1::scan::Scan;
-use crate::edge::thread::Phase;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
 use crate::policy::health::Outcome;
@@ -69,8 +68,8 @@ pub(super) enum Broke {
     Client(Code),
     /// The rest of the client's request breaks its framing.
     Malformed(&'static str),
-    /// A drain's time was up.
-    Drained,
+    /// The edge leaves, and its time is over.
+    Forced,
 }
 
 /// Relays an answer whose head is in, or turns into a pipe after a 101.
@@ -91,8 +90,7 @@ pub async fn relay<S: Wire>(
     } = answered;
     let framing = work.response.framing;
     // A connection whose request is not read to its end cannot carry another.
-    let keep_alive =
-        work.head.keep_alive && upload.is_done() && client.thread.phase() == Phase::Serving;
+    let keep_alive = work.head.keep_alive && upload.is_done() && client.may_be_kept();
     let promise = write_head(work, ledger, keep_alive);
     let mut flow = Flow {
         body: Body::new(framing, promise.mode),
@@ -187,9 +185,9 @@ fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, br
             ledger.cause = Some(cause);
             End::Cut(Counter::ClosedMalformed)
         }
-        Broke::Drained => {
+        Broke::Forced => {
             ledger.code = Some(Code::H24);
-            End::Cut(Counter::ClosedDraining)
+            End::Cut(Counter::ClosedForced)
         }
     }
 }
@@ -304,8 +302,8 @@ impl Flow {
         {
             return Poll::Ready(Err(Broke::Client(Code::H27)));
         }
-        if client.thread.phase() == Phase::Cutting {
-            return Poll::Ready(Err(Broke::Drained));
+        if client.poll_forced(cx).is_ready() {
+            return Poll::Ready(Err(Broke::Forced));
         }
         if std::mem::take(&mut self.progress) {
             client

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::link::Wire;
+use super::wire::Wire;
 use crate::feed::messages::{Body, Event};
 
 /// How often the pump, with nothing to send, looks whether the feed is stopped.

@@ -1,16 +1,15 @@
 //! One connection to control: the conversation, and what ends it.
 
 use std::io::BufReader;
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Held, Sync, report};
 use crate::edge::verdict::pronounce;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    Ack, Body, Delta, Doubt, EdgeHello, Envelope, Hello, Nack, Order, Removed, Snapshot,
+    Body, Collect, Delta, Doubt, EdgeHello, Envelope, Hello, Nack, Order, Removed, Snapshot,
 };
 use crate::observe::{Counter, Gauge};
 use crate::policy::shrink::{self, Shrink, Tally};
@@ -72,73 +71,6 @@ impl LinkError {
     }
 }
 
-/// The connection's writing end, shared by the feed's threads.
-#[derive(Debug, Default)]
-pub(super) struct Wire {
-    state: Mutex<WireState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct WireState {
-    /// There is one between the hellos and the connection's end.
-    stream: Option<UnixStream>,
-    is_stopped: bool,
-}
-
-impl Wire {
-    fn state(&self) -> MutexGuard<'_, WireState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn link(&self, stream: UnixStream) {
-        self.state().stream = Some(stream);
-        self.changed.notify_all();
-    }
-
-    /// Ends the connection, if there is one; its reader notices.
-    pub(super) fn unlink(&self) {
-        if let Some(stream) = self.state().stream.take() {
-            // Already closed by the peer: all the same.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    pub(super) fn stop(&self) {
-        self.state().is_stopped = true;
-        self.unlink();
-        self.changed.notify_all();
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.state().is_stopped
-    }
-
-    /// Waits for `time`, or for the stop.
-    pub(super) fn wait(&self, time: Duration) {
-        let waited = self
-            .changed
-            .wait_timeout_while(self.state(), time, |state| !state.is_stopped);
-        drop(waited);
-    }
-
-    /// Waits for a connection; false at the stop.
-    pub(super) fn wait_linked(&self) -> bool {
-        let waiting = |state: &mut WireState| !state.is_stopped && state.stream.is_none();
-        match self.changed.wait_while(self.state(), waiting) {
-            Ok(state) => !state.is_stopped,
-            Err(poisoned) => !poisoned.into_inner().is_stopped,
-        }
-    }
-
-    pub(super) fn send(&self, epoch: u64, revision: u64, body: Body) -> Result<(), FrameError> {
-        match &mut self.state().stream {
-            Some(stream) => codec::write(stream, &Envelope::new(epoch, revision, body)),
-            None => Err(FrameError::Ended),
-        }
-    }
-}
-
 /// A conversation under way.
 pub(super) struct Link<'s> {
     sync: &'s mut Sync,
@@ -179,13 +111,15 @@ impl Link<'_> {
         let reader = stream.try_clone().map_err(LinkError::Absent)?;
         let mut reader = BufReader::with_capacity(64 * 1024, reader);
         let mut stream = stream;
-        codec::write(&mut stream, &greeting(sync))?;
+        let is_standby = sync.wire.is_standby();
+        codec::write(&mut stream, &greeting(sync, is_standby))?;
         let first = codec::read(&mut reader)?;
         let Some(Body::Hello(hello)) = first.body else {
             return Err(LinkError::Protocol("its first message is no hello"));
         };
         accept(&sync.held, &hello, first.epoch)?;
-        sync.wire.link(stream);
+        sync.wire
+            .link(stream, first.epoch, is_standby, &sync.table)?;
         sync.own().inc(Counter::FeedConnects);
         sync.own().set(Gauge::FeedConnected, 1);
         tracing::info!(revision = first.revision, "connected to control");
@@ -224,12 +158,11 @@ impl Link<'_> {
             });
         }
         match envelope.body {
+            // The table is why it is pinned.
+            Some(Body::Snapshot(_) | Body::Delta(_)) if self.sync.is_pinned => Ok(()),
             Some(Body::Snapshot(part)) => self.snapshot(&part, envelope.revision),
             Some(Body::Delta(delta)) => self.delta(&delta),
-            Some(Body::Collect(collect)) => {
-                let report = report::of(self.sync, &collect);
-                self.send(Body::Report(report))
-            }
+            Some(Body::Collect(collect)) => self.report(&collect),
             Some(Body::Order(order)) => {
                 self.carry_out(&order);
                 Ok(())
@@ -238,6 +171,17 @@ impl Link<'_> {
             // A beat says only that control is alive, which reading it did. A
             // kind of a later version is for later versions.
             _ => Ok(()),
+        }
+    }
+
+    fn report(&self, collect: &Collect) -> Result<(), LinkError> {
+        let mut report = Some(report::of(self.sync, collect));
+        if collect.memory {
+            report = report.and_then(|report| self.sync.walk.send(report, self.epoch));
+        }
+        match report {
+            Some(report) => self.send(Body::Report(report)),
+            None => Ok(()),
         }
     }
 
@@ -372,19 +316,15 @@ impl Link<'_> {
         for nack in nacks {
             self.send(Body::Nack(nack))?;
         }
-        let apps = self.table.len() as u64;
-        self.send(Body::Ack(Ack {
-            apps,
-            ..Ack::default()
-        }))
+        Ok(self.sync.wire.ack(self.table)?)
     }
 }
 
 /// Who this edge is and where it stands. What it cannot build on (nothing, or
 /// not exactly a revision) it does not name: control then sends all.
-fn greeting(sync: &Sync) -> Envelope {
+fn greeting(sync: &Sync, is_standby: bool) -> Envelope {
     let held = &sync.held;
-    let (cluster_id, revision) = if held.is_some && held.is_exact {
+    let (cluster_id, revision) = if held.is_some && (held.is_exact || sync.is_pinned) {
         (held.cluster_id.clone(), sync.table.revision())
     } else {
         (String::new(), 0)
@@ -395,7 +335,8 @@ fn greeting(sync: &Sync) -> Envelope {
         threads: sync.threads as u32,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         has_table: held.is_some,
-        ..EdgeHello::default()
+        is_standby,
+        is_pinned: sync.is_pinned,
     };
     Envelope::new(held.epoch, revision, Body::EdgeHello(hello))
 }

@@ -3,7 +3,13 @@
 //!
 //! Owns the thread that boots the table from disk, connects to control, applies
 //! what it sends and answers what it asks; and the bounded queue of events for
-//! operators. Never touches a request, never writes a file.
+//! operators. Never touches a request, never writes a file. Its threads give way
+//! to the data threads: compiling a table of a million apps, or a thousand
+//! changes a second, takes what CPU time these leave ([`give_way`]).
+//!
+//! An edge that stands by follows control all the same, so that it could serve
+//! at any moment. One that is pinned ([`Footing::Proven`]) does not: it stays
+//! with the table it booted from.
 //!
 //! **Invariant**: nothing that control is, does or sends withdraws service. A
 //! control that is absent, dead, of another version or of another installation
@@ -11,9 +17,12 @@
 
 mod events;
 mod link;
+mod memory;
 mod report;
+mod wire;
 
 pub use events::{EventQueue, EventSender, event_queue};
+pub use memory::Holdings;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,9 +32,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::events::Events;
-use self::link::{Link, LinkError, Wire};
+use self::link::{Link, LinkError};
+use self::memory::Walk;
+use self::wire::Wire;
 use crate::feed::messages::{Nack, Removed};
-use crate::feed::{LastKnownGood, NoTable, last_known_good};
+use crate::feed::{LastKnownGood, NoTable, last_known_good, proven_table};
+use crate::heritage::Footing;
 use crate::observe::access_log::Log;
 use crate::observe::{Counter, EdgeCells, Gauge};
 use crate::table::{Moment, Table};
@@ -37,6 +49,11 @@ const BACKOFF_CEILING: Duration = Duration::from_secs(1);
 /// Refused records of the boot kept to be told to control.
 const BOOT_NACKS: usize = 1_000;
 
+/// How far the feed's threads stand back: with it, a busy data thread gets three
+/// times their share of a core that they share, and need not wait for their
+/// slice to end when it wakes. More would make changes late on a busy machine.
+const NICENESS: i32 = 5;
+
 /// What the feed's thread needs.
 pub struct SyncInputs {
     /// The table it keeps; it is the only writer.
@@ -45,6 +62,8 @@ pub struct SyncInputs {
     pub cells: Vec<Arc<EdgeCells>>,
     /// The prober's counters.
     pub prober_cells: Arc<EdgeCells>,
+    /// What the data threads say they hold in memory.
+    pub holdings: Arc<[Holdings]>,
     /// The access log, whose losses are reported too; none in tests.
     pub log: Option<Arc<Log>>,
     /// Where any thread posts events for operators, and what is sent from.
@@ -55,6 +74,8 @@ pub struct SyncInputs {
     pub feed_path: PathBuf,
     /// Where control writes snapshot and journal.
     pub table_dir: PathBuf,
+    /// Which table it boots from, and whether it follows control then.
+    pub footing: Footing,
     /// Called once, as soon as a table is held: from disk, or control's first
     /// whole one.
     pub ready: Box<dyn FnOnce() + Send>,
@@ -73,10 +94,16 @@ impl fmt::Debug for SyncInputs {
 #[derive(Debug)]
 pub struct SyncHandle {
     wire: Arc<Wire>,
+    table: Arc<Table>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl SyncHandle {
+    /// The edge stands by no more: control hears it at once.
+    pub fn serves(&self) {
+        self.wire.serves(&self.table);
+    }
+
     /// Ends the feed: the table stays as it is. Waits for the threads, which
     /// wait for nothing.
     pub fn stop(self) {
@@ -112,10 +139,14 @@ pub struct Sync {
     origin: Instant,
     feed_path: PathBuf,
     table_dir: PathBuf,
+    footing: Footing,
+    /// It stays with the table it booted from.
+    is_pinned: bool,
     ready: Option<Box<dyn FnOnce() + Send>>,
     held: Held,
     wire: Arc<Wire>,
     events: Events,
+    walk: Walk,
     boot_nacks: Vec<Nack>,
 }
 
@@ -131,31 +162,45 @@ impl Sync {
         let threads = inputs.cells.len();
         let mut cells = inputs.cells;
         cells.extend([inputs.prober_cells, Arc::default()]);
+        let table = Arc::clone(&inputs.table);
+        let wired = Arc::clone(&wire);
+        let (walk, walker) = memory::walk(wired, inputs.table, cells.len(), inputs.holdings);
         let mut sync = Sync {
-            table: inputs.table,
+            table: Arc::clone(&table),
             threads,
             cells,
             log: inputs.log,
             origin: inputs.origin,
             feed_path: inputs.feed_path,
             table_dir: inputs.table_dir,
+            footing: inputs.footing,
+            is_pinned: false,
             ready: Some(inputs.ready),
             held: Held::default(),
             wire: Arc::clone(&wire),
             events,
+            walk,
             boot_nacks: Vec::new(),
         };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(run)
+                .spawn(|| {
+                    give_way();
+                    run();
+                })
                 .expect("the feed's threads must start")
         };
         let threads = vec![
             spawn("feed", Box::new(move || sync.run())),
             spawn("feed-events", Box::new(move || pump.run())),
+            spawn("feed-memory", Box::new(move || walker.run())),
         ];
-        SyncHandle { wire, threads }
+        SyncHandle {
+            wire,
+            table,
+            threads,
+        }
     }
 
     fn run(&mut self) {
@@ -205,8 +250,10 @@ impl Sync {
     fn boot(&mut self) {
         let table = Arc::clone(&self.table);
         let mut install = table.install();
-        let found = catch_unwind(AssertUnwindSafe(|| {
-            last_known_good(&self.table_dir, |apps| install.part(&apps))
+        let (folder, footing) = (&self.table_dir, self.footing);
+        let found = catch_unwind(AssertUnwindSafe(|| match footing {
+            Footing::Newest => last_known_good(folder, |apps| install.part(&apps)),
+            Footing::Proven => proven_table(folder, |apps| install.part(&apps)),
         }));
         let found = match found {
             Ok(Ok(found)) => found,
@@ -225,6 +272,9 @@ impl Sync {
         };
         let nacks = install.finish(found.revision);
         self.told_of(&found, &nacks);
+        if self.footing == Footing::Proven {
+            self.pin(&found);
+        }
         self.boot_nacks = nacks;
         self.boot_nacks.truncate(BOOT_NACKS);
         let LastKnownGood {
@@ -241,6 +291,20 @@ impl Sync {
             is_exact,
             removed,
         });
+    }
+
+    /// The table stays as it is: on a newer one, edges crashed.
+    fn pin(&mut self, found: &LastKnownGood) {
+        self.is_pinned = true;
+        self.own().set(Gauge::TablePinned, 1);
+        let text = format!(
+            "edge {} stays with the table of revision {}: edges on a newer one crashed one after \
+             another",
+            std::process::id(),
+            found.revision
+        );
+        tracing::warn!("{text}");
+        self.events.post("edge_pinned", "", text);
     }
 
     fn told_of(&self, found: &LastKnownGood, nacks: &[Nack]) {
@@ -287,6 +351,14 @@ impl Sync {
     fn own(&self) -> &EdgeCells {
         self.cells.last().expect("there must be its own cells")
     }
+}
+
+/// Lowers this thread's priority, so that the data threads come first. On Linux
+/// it is a thread's own; it cannot be raised again without privileges, and need
+/// not be.
+fn give_way() {
+    // Refused, it shares the cores evenly: no reason not to serve.
+    let _ = rustix::process::nice(NICENESS);
 }
 
 impl fmt::Debug for Sync {

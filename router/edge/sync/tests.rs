@@ -90,6 +90,8 @@ impl Stage {
             table: Arc::clone(&table),
             cells: vec![Arc::default()],
             prober_cells: Arc::default(),
+            holdings: Arc::from([Holdings::default()]),
+            footing: Footing::Newest,
             log: None,
             origin: Instant::now(),
             events: (events.clone(), queue),

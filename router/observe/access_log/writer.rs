@@ -204,6 +204,11 @@ impl LogBuffer {
         self.writer.is_some()
     }
 
+    /// Bytes of memory it has.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Adds a line. Never waits.
     #[inline]
     pub fn push(&mut self, line: &Line<'_>) {
