@@ -8,6 +8,8 @@
 //! **Invariant**: a change that was answered is on disk; one that was refused
 //! changed nothing.
 
+mod writer;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -17,8 +19,8 @@ use std::time::Instant;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::writer::Writer;
 use super::changes::{Compacted, Entry, Follower};
-use super::events::now_ms;
 use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
 use super::propagation::Propagation;
@@ -31,8 +33,6 @@ use crate::feed::messages::{AppRecord, Delta, Removed, Totals};
 
 /// Changes waiting for the writer; more wait with their callers.
 const QUEUE: usize = 1_024;
-/// Changes in one commit.
-const BATCH: usize = 4_096;
 
 /// A change, and what to do with the caller once its fate is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
@@ -97,14 +97,13 @@ impl Registry {
             writing: watch::Sender::new(true),
             closing: AtomicBool::new(false),
         });
-        let writer = Writer {
-            registry: registry.clone(),
-            store,
-            queue,
-        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let writer = Writer::new(registry.clone(), store, queue);
         let thread = thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer.run())?;
+            .spawn(move || writer.run(&runtime))?;
         Ok((registry, thread))
     }
 
@@ -399,96 +398,4 @@ fn load(contents: Contents) -> (State, Leases) {
     state.revision = revision;
     state.removed = removed;
     (state, leases)
-}
-
-/// The writer's thread.
-struct Writer {
-    registry: Arc<Registry>,
-    store: Store,
-    queue: mpsc::Receiver<Work>,
-}
-
-impl Writer {
-    /// Runs until the registry is closed, or until a panic.
-    fn run(mut self) {
-        let _ends = Ends(self.registry.clone());
-        self.write();
-        // Closed before `_ends` says so: whoever waits may open it again.
-        let Writer {
-            store, mut queue, ..
-        } = self;
-        queue.close();
-        drop(store);
-    }
-
-    fn write(&mut self) {
-        while let Some(first) = self.queue.blocking_recv() {
-            let mut works = vec![first];
-            while works.len() < BATCH
-                && let Ok(work) = self.queue.try_recv()
-            {
-                works.push(work);
-            }
-            self.commit(works);
-            if self.registry.closing.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    }
-
-    fn commit(&mut self, works: Vec<Work>) {
-        let since: Vec<Instant> = works.iter().map(|work| work.since).collect();
-        let (batch, answers) = {
-            let state = self.registry.read();
-            let mut staging = Staging::new(&state, self.registry.tokens.len(), now_ms());
-            let answers: Vec<Answer> = works
-                .into_iter()
-                .map(|work| (work.run)(&mut staging))
-                .collect();
-            (staging.into_batch(), answers)
-        };
-        let result = if batch.is_empty() {
-            Ok(())
-        } else {
-            let floor = self.registry.read().log.floor_after(&batch.entries);
-            self.store.commit(&batch, floor)
-        };
-        match &result {
-            Ok(()) => {
-                self.time(&batch, &since);
-                self.registry.publish(batch);
-            }
-            Err(failure) => tracing::error!("refused {} changes: {failure}", answers.len()),
-        }
-        for answer in answers {
-            answer(result.clone());
-        }
-    }
-
-    /// What `batch` holds is durable as of now. Told before it is published,
-    /// so that no edge can be quicker than the clock.
-    fn time(&self, batch: &Batch, since: &[Instant]) {
-        if batch.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let (first, last) = match (batch.entries.first(), batch.entries.last()) {
-            (Some(first), Some(last)) => (first.revision, last.revision),
-            // Tokens alone make no revision.
-            _ => (1, 0),
-        };
-        let waits = since
-            .iter()
-            .map(|since| now.saturating_duration_since(*since));
-        self.registry.propagation.durable(first, last, now, waits);
-    }
-}
-
-/// Tells the rest of control that the writer is gone, however it went.
-struct Ends(Arc<Registry>);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.writing.send_replace(false);
-    }
 }

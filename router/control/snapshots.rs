@@ -6,6 +6,7 @@
 //! when that has grown long. Never in a change's way: if the disk fails, that
 //! is said and tried again, and everything else goes on.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::changes::{Compacted, Follower};
 use super::events::Events;
 use super::registry::Registry;
 use crate::feed::journal::Journal;
-use crate::feed::snapshot::{FileError, Head, SnapshotWriter};
+use crate::feed::snapshot::{self, FileError, Head, SnapshotWriter};
 
 /// Touches of one journalled delta.
 const DELTA_TOUCHES: usize = 5_000;
@@ -28,6 +29,13 @@ const PAGE: usize = 500;
 const JOURNAL_MIN_BYTES: u64 = 4 << 20;
 /// One that is a 64th as long is too long at this age.
 const JOURNAL_MAX_AGE: Duration = Duration::from_secs(600);
+/// Between two looks at what changed: what changes in the meantime is appended
+/// together.
+const PACE: Duration = Duration::from_millis(100);
+/// How old what was appended may become before it is on the disk for certain.
+/// The store is, with every change; were both lost with the machine, a second
+/// of changes would be.
+const SYNC: Duration = Duration::from_secs(1);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -69,6 +77,8 @@ pub fn start(folder: PathBuf, registry: Arc<Registry>, events: Arc<Events>) -> i
         journal: None,
         snapshot_bytes: 0,
         begun: Instant::now(),
+        unsynced: false,
+        synced_at: Instant::now(),
     };
     let thread = thread::Builder::new()
         .name("snapshot".into())
@@ -85,7 +95,7 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
     loop {
         head.mark_unchanged();
         let last = *stopping.borrow_and_update();
-        let result = writer.catch_up();
+        let result = writer.catch_up(last);
         if let Err(error) = &result {
             // Whatever state the files are in, a new snapshot replaces it.
             writer.journal = None;
@@ -110,7 +120,14 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
         if last {
             return;
         }
-        let retry = tokio::time::sleep(RETRY);
+        tokio::select! {
+            () = tokio::time::sleep(PACE) => {}
+            stopped = stopping.changed() => match stopped {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        }
+        let retry = tokio::time::sleep(if writer.unsynced { SYNC } else { RETRY });
         tokio::select! {
             moved = head.changed(), if !failing => if moved.is_err() { return },
             () = retry => {}
@@ -126,10 +143,13 @@ struct Writer {
     follower: Follower,
     /// `None`: a new snapshot is due.
     journal: Option<Journal>,
-    /// Of the last snapshot this process wrote; 0: none.
+    /// Of the last snapshot; 0: not known.
     snapshot_bytes: u64,
     /// When the journal was begun.
     begun: Instant,
+    /// Something was appended since the journal was last synced.
+    unsynced: bool,
+    synced_at: Instant,
 }
 
 impl Writer {
@@ -147,14 +167,17 @@ impl Writer {
             Ok(journal) if ours(&journal) => {
                 self.follower.has_seen(journal.revision());
                 self.journal = Some(journal);
+                // Else the first megabytes of changes after a start would have
+                // all apps written anew.
+                let snapshot = fs::metadata(self.folder.join(snapshot::FILE));
+                self.snapshot_bytes = snapshot.map_or(0, |about| about.len());
             }
             Ok(_) | Err(FileError::Missing { .. }) => {}
             Err(error) => tracing::warn!("a new snapshot is taken: {error}"),
         }
     }
 
-    fn catch_up(&mut self) -> Result<(), FileError> {
-        let mut appended = false;
+    fn catch_up(&mut self, is_last: bool) -> Result<(), FileError> {
         loop {
             let Some(journal) = &mut self.journal else {
                 self.take_snapshot()?;
@@ -164,7 +187,7 @@ impl Writer {
                 Ok(None) => break,
                 Ok(Some(delta)) => match journal.append(&delta) {
                     Ok(()) => {
-                        appended = true;
+                        self.unsynced = true;
                         self.follower.has_seen(delta.to);
                     }
                     // Too long for a frame: a snapshot holds it all the same.
@@ -175,8 +198,10 @@ impl Writer {
             }
         }
         if let Some(journal) = &self.journal {
-            if appended {
+            if self.unsynced && (is_last || self.synced_at.elapsed() >= SYNC) {
                 journal.sync()?;
+                self.unsynced = false;
+                self.synced_at = Instant::now();
             }
             let long = journal.bytes() > JOURNAL_MIN_BYTES.max(self.snapshot_bytes / 2);
             let old =
@@ -219,8 +244,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::control::boot::{self, Extent, known_good};
     use crate::control::staging::{AppSpec, Condition};
