@@ -135,7 +135,7 @@ fn count(what: &str, backends: &[SocketAddr]) {
     let folder = tempfile::tempdir().expect("a temporary folder must be had");
     let mut settings = Settings::default();
     settings.log.access = AccessLog::File(folder.path().join("access.log"));
-    let log = Log::open(&settings.log).expect("the log must open");
+    let log = Log::open(&settings.log, None).expect("the log must open");
     let buffer = log.buffer();
     let shared = Arc::new(Shared {
         table: Arc::new(table(backends)),

@@ -27,11 +27,8 @@ pub mod store;
 mod ticker;
 pub mod tokens;
 
-use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -133,12 +130,12 @@ pub fn run(heritage: ControlHeritage) -> ExitCode {
 fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     let ControlHeritage {
         settings,
+        state_dir,
         api,
         admin,
         feed,
         lifeline,
     } = heritage;
-    let settings = Arc::new(settings);
     let (stop, stopping) = watch::channel(false);
     let (pulse, processes) = (Arc::<Pulse>::default(), Processes::default());
     let events = Arc::<Events>::default();
@@ -146,11 +143,9 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     let told = (processes.clone(), events.clone());
     attend(lifeline.clone(), pulse.clone(), told, stop)?;
 
-    let state_dir = &settings.state_dir;
-    make_state_dir(state_dir).map_err(system(format!("state_dir {}", state_dir.display())))?;
-    let operator = tokens::operator_token(state_dir).map_err(system("auth.tokens"))?;
-    let folder = snapshots::folder(state_dir);
-    let (store, mut contents) = boot::open(state_dir, &events, |extent| {
+    let operator = tokens::operator_token(&state_dir).map_err(system("auth.tokens"))?;
+    let folder = snapshots::folder(&state_dir);
+    let (store, mut contents) = boot::open(&state_dir, &events, |extent| {
         boot::known_good(&folder, extent)
     })?;
     let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
@@ -166,7 +161,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         fleet: fleet.clone(),
         tokens,
         events: events.clone(),
-        settings: settings.clone(),
+        settings: Arc::new(settings),
         api_requests: api_requests.clone(),
         processes,
         lifeline: lifeline.clone(),
@@ -238,20 +233,12 @@ fn attend(
                 // These are an edge's.
                 Order::Serve | Order::HandOver => {}
                 // Control's own log goes to the supervisor's standard error.
-                Order::Reopen => {}
+                Order::Reopen(_) => {}
             },
         );
     };
     let thread = thread::Builder::new().name("lifeline".into()).spawn(serve);
     thread.map(drop).map_err(system("the lifeline's thread"))
-}
-
-/// Makes the folder, for its owner alone, if it is not there.
-fn make_state_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {

@@ -2,8 +2,8 @@
 //!
 //! Owns the data threads and everything a request meets on its way. Boots from
 //! the last-known-good table and serves before it looks for control; goes on
-//! without control for ever. Never writes a file but the access log, never
-//! blocks a data thread, never shares a lock between two requests.
+//! without control for ever. Never opens a file to write (the access log comes
+//! open), never blocks a data thread, never shares a lock between two requests.
 //!
 //! | file | what |
 //! |---|---|
@@ -109,11 +109,11 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         listeners,
         footing,
         feed_path,
+        table_dir,
+        log,
         lifeline,
     } = heritage;
-    // Also by an edge that stands by: it must find out now, not when it is
-    // needed, that the file cannot be opened.
-    let log = match Log::open(&settings.log) {
+    let log = match Log::open(&settings.log, log) {
         Ok(log) => log,
         Err(error) => {
             tracing::error!(%error, setting = "log.access", "the access log cannot be opened");
@@ -147,7 +147,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         origin: shared.origin,
         events: (events, queue),
         feed_path,
-        table_dir: shared.settings.table_dir(),
+        table_dir,
         footing,
         ready: Box::new(move || herald.table_held()),
     });
@@ -313,7 +313,11 @@ fn attend(lifeline: &Lifeline, shared: &Arc<Shared>, log: &Arc<Log>) {
         let alive = || pulse.borrow_mut().is_felt(&shared.beats);
         lifeline.serve(alive, |order| match order {
             Order::Serve => shared.duty.serve(),
-            Order::Reopen => log.reopen(),
+            Order::Reopen(file) => {
+                if let Some(file) = file {
+                    log.reopen(file.into());
+                }
+            }
             Order::HandOver => shared.duty.leave(timetable(&shared, Occasion::HandOver)),
             Order::Drain | Order::Orphaned => {
                 shared.duty.leave(timetable(&shared, Occasion::Drain));

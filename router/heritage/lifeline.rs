@@ -6,11 +6,17 @@
 //! nothing of the data plane. A message one side does not know is ignored,
 //! so an upgraded supervisor may say more than its older children understand.
 
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessStatus;
@@ -19,6 +25,34 @@ use super::process::ProcessStatus;
 const VERSION: u32 = 1;
 /// The longest datagram, in bytes: a process table with every last word fits.
 const MAX_DATAGRAM_BYTES: usize = 64 << 10;
+
+/// An open file on its way to a child. Equal to its copies alone.
+#[derive(Clone, Debug)]
+pub struct Parcel(Arc<File>);
+
+impl From<File> for Parcel {
+    fn from(file: File) -> Parcel {
+        Parcel(Arc::new(file))
+    }
+}
+
+impl From<Parcel> for Arc<File> {
+    fn from(parcel: Parcel) -> Arc<File> {
+        parcel.0
+    }
+}
+
+impl AsFd for Parcel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PartialEq for Parcel {
+    fn eq(&self, other: &Parcel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// What the supervisor asks of a child.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +67,9 @@ pub enum Order {
     /// The router shuts down: take what already waits in the listeners, accept nothing new, finish
     /// what is in flight, then exit 0.
     Drain,
-    /// Reopen log files: somebody moved them.
-    Reopen,
+    /// The access log was opened anew, because somebody moved it: write to
+    /// this file from now on. `None`: the log is no file.
+    Reopen(Option<Parcel>),
     /// The process table, whenever it changed (for control).
     Processes(Vec<ProcessStatus>),
     /// The supervisor is gone: do as for [`Order::Drain`]. The last order.
@@ -84,6 +119,22 @@ fn encode<M: Serialize>(say: M) -> Vec<u8> {
 fn decode<M: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<M> {
     let datagram: Datagram<M> = serde_json::from_slice(bytes).ok()?;
     (datagram.version == VERSION).then_some(datagram.say)
+}
+
+/// The next datagram, and the file that came with it.
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Result<(usize, Option<File>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut text = [IoSliceMut::new(buffer)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::net::recvmsg(socket, &mut text, &mut control, flags)?;
+    let files = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(files) => Some(files),
+        _ => None,
+    });
+    // More than one is none of ours; what is not kept is closed here.
+    let file = files.flatten().last().map(File::from);
+    Ok((received.bytes, file))
 }
 
 /// A connected pair: the supervisor's end (non-blocking) and the child's.
@@ -147,9 +198,8 @@ impl Lifeline {
     pub fn serve(&self, alive: impl Fn() -> bool, mut on_order: impl FnMut(Order)) {
         let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
         loop {
-            let length = match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty())
-            {
-                Ok((length @ 1.., _)) => length,
+            let (length, file) = match receive(&self.socket, &mut buffer) {
+                Ok((length @ 1.., file)) => (length, file),
                 Err(Errno::INTR) => continue,
                 Ok((0, _)) | Err(_) => return on_order(Order::Orphaned),
             };
@@ -159,7 +209,7 @@ impl Lifeline {
                 Some(Down::Serve) => on_order(Order::Serve),
                 Some(Down::HandOver) => on_order(Order::HandOver),
                 Some(Down::Drain) => on_order(Order::Drain),
-                Some(Down::Reopen) => on_order(Order::Reopen),
+                Some(Down::Reopen) => on_order(Order::Reopen(file.map(Parcel::from))),
                 Some(Down::Processes(table)) => on_order(Order::Processes(table)),
             }
         }
@@ -202,21 +252,26 @@ impl Tether {
             Order::Serve => self.send(Down::Serve),
             Order::HandOver => self.send(Down::HandOver),
             Order::Drain => self.send(Down::Drain),
-            Order::Reopen => self.send(Down::Reopen),
+            Order::Reopen(file) => self.send_with(Down::Reopen, file.as_ref()),
             Order::Processes(table) => self.send(Down::Processes(table)),
             Order::Orphaned => true,
         }
     }
 
     fn send(&self, say: Down) -> bool {
+        self.send_with(say, None)
+    }
+
+    fn send_with(&self, say: Down, file: Option<&Parcel>) -> bool {
         let bytes = encode(say);
-        bytes.len() <= MAX_DATAGRAM_BYTES
-            && rustix::net::send(
-                &self.socket,
-                &bytes,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            )
-            .is_ok()
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files: Vec<BorrowedFd<'_>> = file.iter().map(|parcel| parcel.0.as_fd()).collect();
+        let fits = files.is_empty() || control.push(SendAncillaryMessage::ScmRights(&files));
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let text = [IoSlice::new(&bytes)];
+        fits && bytes.len() <= MAX_DATAGRAM_BYTES
+            && rustix::net::sendmsg(&self.socket, &text, &mut control, flags).is_ok()
     }
 
     /// The next report, without waiting. What cannot be understood is

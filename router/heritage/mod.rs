@@ -5,15 +5,22 @@
 //! process that finds the variable is a child; one that does not was started
 //! by a person. Never binds a socket, never starts a process.
 //!
+//! A child works inside the state folder, which it gets as a descriptor: the
+//! folders above may be closed to its user. So every path of a heritage is
+//! relative, and [`crate::settings::whole`] shows it to people. What a child
+//! gives up before it does anything is in `confine`.
+//!
 //! **Invariant**: nothing else is shared between supervisor and child, so
 //! what a child needs to live can be read here whole.
 
 mod adopt;
+mod confine;
 mod lifeline;
 mod process;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
@@ -24,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::settings::Settings;
 use adopt::Adopter;
 pub(crate) use lifeline::pair;
-pub use lifeline::{Heard, Lifeline, Order, Report, Tether};
+pub use lifeline::{Heard, Lifeline, Order, Parcel, Report, Tether};
 pub use process::{Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus};
 
 /// The environment variable that makes a process a child.
@@ -47,6 +54,10 @@ pub struct EdgeHeritage {
     pub footing: Footing,
     /// The unix socket on which control answers; it may not yet.
     pub feed_path: PathBuf,
+    /// Where the table's snapshot and journal are.
+    pub table_dir: PathBuf,
+    /// The access log, open to append to, where the settings name a file.
+    pub log: Option<File>,
     /// The way to and from the supervisor.
     pub lifeline: Lifeline,
 }
@@ -68,6 +79,8 @@ pub enum Footing {
 pub struct ControlHeritage {
     /// Checked settings.
     pub settings: Settings,
+    /// Where store, token and table are.
+    pub state_dir: PathBuf,
     /// The registration API.
     pub api: TcpListener,
     /// The admin port.
@@ -96,6 +109,14 @@ pub enum HeritageError {
     /// Written for another process, or claimed twice.
     #[error("{VARIABLE} was not meant for this process: {0}")]
     NotMine(&'static str),
+    /// The user this process runs as may not enter the state folder.
+    #[error("state_dir {}: cannot enter it: {source}", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A descriptor is not what the will says.
     #[error("inherited descriptor {fd} ({what}): {source}")]
     Descriptor {
@@ -117,6 +138,8 @@ pub struct Will {
     supervisor_pid: u32,
     /// The child's end of the lifeline.
     lifeline: RawFd,
+    /// The folder it works in.
+    state_dir: RawFd,
     settings: Settings,
     bequest: Bequest,
 }
@@ -129,6 +152,9 @@ pub enum Bequest {
     Edge {
         /// `[thread][listener]`
         listeners: Vec<Vec<RawFd>>,
+        /// The access log.
+        #[serde(default)]
+        log: Option<RawFd>,
         /// Which table to boot from.
         #[serde(default)]
         footing: Footing,
@@ -145,12 +171,18 @@ pub enum Bequest {
 }
 
 impl Will {
-    /// A will of this process for a child about to be started.
-    pub fn new(settings: Settings, lifeline: RawFd, bequest: Bequest) -> Will {
+    /// A will of this process for a child about to be started, which gets this
+    /// lifeline and works in this folder.
+    pub fn new(
+        settings: Settings,
+        (lifeline, state_dir): (RawFd, RawFd),
+        bequest: Bequest,
+    ) -> Will {
         Will {
             version: VERSION,
             supervisor_pid: std::process::id(),
             lifeline,
+            state_dir,
             settings,
             bequest,
         }
@@ -163,9 +195,12 @@ impl Will {
 
     /// Every descriptor the child needs, the lifeline among them.
     pub fn descriptors(&self) -> Vec<RawFd> {
-        let mut all = vec![self.lifeline];
+        let mut all = vec![self.lifeline, self.state_dir];
         match &self.bequest {
-            Bequest::Edge { listeners, .. } => all.extend(listeners.iter().flatten()),
+            Bequest::Edge { listeners, log, .. } => {
+                all.extend(listeners.iter().flatten());
+                all.extend(log);
+            }
             Bequest::Control { api, admin, feed } => all.extend([api, admin, feed]),
         }
         all
@@ -203,7 +238,13 @@ fn claim_from(text: &str) -> Result<Heritage, HeritageError> {
             "the supervisor that wrote it is not the parent",
         ));
     }
-    let adopter = Adopter::once(will.descriptors())?;
+    let mut adopter = Adopter::once(will.descriptors())?;
+    confine::give_up_rights();
+    let folder = adopter.take(will.state_dir, "state folder")?;
+    rustix::process::fchdir(&folder).map_err(|errno| HeritageError::StateDir {
+        path: will.settings.state_dir.clone(),
+        source: errno.into(),
+    })?;
     bequeathed(will, adopter)
 }
 
@@ -211,7 +252,11 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
     let lifeline = Lifeline::new(adopter.take(will.lifeline, "lifeline")?);
     let settings = will.settings;
     match will.bequest {
-        Bequest::Edge { listeners, footing } => {
+        Bequest::Edge {
+            listeners,
+            log,
+            footing,
+        } => {
             let mut threads = Vec::with_capacity(listeners.len());
             for thread in listeners {
                 let sockets = thread
@@ -219,12 +264,18 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
                     .map(|fd| adopter.tcp(fd, "edge listener"));
                 threads.push(sockets.collect::<Result<Vec<_>, _>>()?);
             }
-            let feed_path = settings.feed_path();
+            let log = log.map(|fd| adopter.take(fd, "access log")).transpose()?;
+            let here = Settings {
+                state_dir: PathBuf::new(),
+                ..Settings::default()
+            };
             let edge = EdgeHeritage {
                 settings,
                 listeners: threads,
                 footing,
-                feed_path,
+                feed_path: here.feed_path(),
+                table_dir: here.table_dir(),
+                log: log.map(File::from),
                 lifeline,
             };
             Ok(Heritage::Edge(Box::new(edge)))
@@ -235,6 +286,7 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
                 admin: adopter.tcp(admin, "admin listener")?,
                 feed: adopter.unix(feed, "feed listener")?,
                 settings,
+                state_dir: PathBuf::from("."),
                 lifeline,
             };
             Ok(Heritage::Control(Box::new(control)))

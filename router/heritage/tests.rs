@@ -38,7 +38,7 @@ fn a_child_reports_answers_obeys_and_notices_that_it_is_alone() {
     for order in [
         Order::Serve,
         Order::HandOver,
-        Order::Reopen,
+        Order::Reopen(None),
         Order::Drain,
         processes,
     ] {
@@ -51,6 +51,30 @@ fn a_child_reports_answers_obeys_and_notices_that_it_is_alone() {
 }
 
 #[test]
+fn an_open_file_goes_down_the_lifeline() {
+    use std::io::{Read, Seek, Write};
+    let (tether, lifeline) = Lifeline::pair().unwrap();
+    let (tell, told) = sync_channel(8);
+    let serving = std::thread::spawn(move || {
+        lifeline.serve(|| true, |order| tell.send(order).unwrap());
+    });
+    let mut file = tempfile::tempfile().unwrap();
+    let parcel = Parcel::from(file.try_clone().unwrap());
+    assert!(tether.order(Order::Reopen(Some(parcel))));
+    let Order::Reopen(Some(parcel)) = told.recv().unwrap() else {
+        panic!("the file was lost");
+    };
+    let below = std::sync::Arc::<File>::from(parcel);
+    (&*below).write_all(b"from below").unwrap();
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "from below");
+    drop(tether);
+    serving.join().unwrap();
+}
+
+#[test]
 fn a_child_that_is_stuck_does_not_answer() {
     let (tether, lifeline) = Lifeline::pair().unwrap();
     let (tell, told) = sync_channel(8);
@@ -58,10 +82,10 @@ fn a_child_that_is_stuck_does_not_answer() {
         lifeline.serve(|| false, |order| tell.send(order).unwrap());
     });
     assert!(tether.ping(1));
-    assert!(tether.order(Order::Reopen));
+    assert!(tether.order(Order::Reopen(None)));
     assert_eq!(
         told.recv().unwrap(),
-        Order::Reopen,
+        Order::Reopen(None),
         "the ping before it was read"
     );
     assert_eq!(tether.hear(), Heard::Quiet);
@@ -89,11 +113,12 @@ fn a_child_that_does_not_read_blocks_nobody() {
 fn a_will_is_read_back_as_written() {
     let bequest = Bequest::Edge {
         listeners: vec![vec![5, 6], vec![7]],
+        log: Some(8),
         footing: Footing::Proven,
     };
-    let will = Will::new(Settings::default(), 4, bequest);
+    let will = Will::new(Settings::default(), (3, 4), bequest);
     let again: Will = serde_json::from_str(&will.to_json()).unwrap();
-    assert_eq!(again.descriptors(), [4, 5, 6, 7]);
+    assert_eq!(again.descriptors(), [3, 4, 5, 6, 7, 8]);
     assert_eq!(again.settings, Settings::default());
     assert_eq!(again.supervisor_pid, std::process::id());
 }
@@ -105,7 +130,7 @@ fn a_will_meant_for_another_process_is_refused() {
         admin: 6,
         feed: 7,
     };
-    let mine = Will::new(Settings::default(), 4, bequest);
+    let mine = Will::new(Settings::default(), (3, 4), bequest);
     // This process is not its own child.
     let refused = claim_from(&mine.to_json()).unwrap_err().to_string();
     assert!(refused.contains("not meant for this process"), "{refused}");

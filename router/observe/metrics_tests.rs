@@ -99,7 +99,7 @@ fn every_row_is_collected_even_before_it_counts() {
         format: crate::settings::LogFormat::Logfmt,
     };
     samples.extend(
-        crate::observe::access_log::Log::open(&off)
+        crate::observe::access_log::Log::open(&off, None)
             .unwrap()
             .samples(),
     );

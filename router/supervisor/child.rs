@@ -3,17 +3,19 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::last_words::LastWords;
 use super::post::Departure;
+use super::rights::Identity;
 use crate::heritage::{self, Bequest, Obituary, Role, Tether, Will};
 use crate::settings::Settings;
 
@@ -22,6 +24,8 @@ use crate::settings::Settings;
 const COPY_BYTES: usize = 4096;
 /// Standard error read after a death, in bytes.
 const MAX_LAST_BYTES: usize = 64 << 10;
+/// An operator's token in the supervisor's environment: no business of a child's.
+const TOKEN_VARIABLE: &str = "PORTICO_TOKEN";
 
 /// What is executed as a child.
 #[derive(Clone, Debug)]
@@ -49,6 +53,50 @@ impl Program {
             args: Vec::new(),
         })
     }
+
+    /// A command that runs the binary as `whom`, without the arguments; keep
+    /// the descriptor until it is spawned.
+    ///
+    /// The binary is run by descriptor, so the folders above it may be closed
+    /// to that user. Its groups are given up with its id: the standard library
+    /// clears them where it sets a user.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub(super) fn command(&self, whom: Option<Identity>) -> io::Result<(Command, OwnedFd)> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let open = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+        // Without /proc, its path has to do.
+        let path = if by_descriptor.exists() {
+            by_descriptor
+        } else {
+            self.path.clone()
+        };
+        let mut command = Command::new(path);
+        command.arg0("portico");
+        if let Some(Identity { uid, gid }) = whom {
+            command.uid(uid).gid(gid);
+        }
+        Ok((command, open))
+    }
+
+    /// The binary as a person knows it.
+    pub(super) fn shown(&self) -> String {
+        let path = std::fs::read_link(&self.path).unwrap_or_else(|_| self.path.clone());
+        path.display().to_string()
+    }
+}
+
+/// All that a child is given beside its settings.
+pub(super) struct Inheritance<'a> {
+    pub bequest: Bequest,
+    /// What the bequest names.
+    pub descriptors: Vec<BorrowedFd<'a>>,
+    /// The state folder: the child works inside it.
+    pub state_dir: BorrowedFd<'a>,
+    /// Whom it runs as, if not as the supervisor.
+    pub identity: Option<Identity>,
 }
 
 /// A started child.
@@ -66,7 +114,7 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts a child that inherits `descriptors`, named in `bequest`.
+    /// Starts a child.
     ///
     /// It gets a process group of its own: a terminal's Ctrl-C is for the
     /// supervisor, which then drains.
@@ -74,20 +122,22 @@ impl Child {
         program: &Program,
         (role, generation): (Role, u64),
         settings: &Settings,
-        (bequest, descriptors): (Bequest, Vec<BorrowedFd<'_>>),
+        inheritance: Inheritance<'_>,
     ) -> io::Result<Child> {
         let (tether, lifeline) = heritage::pair()?;
-        let will = Will::new(settings.clone(), lifeline.as_raw_fd(), bequest);
-        let mut command = Command::new(&program.path);
+        let (line, folder) = (lifeline.as_fd(), inheritance.state_dir);
+        let numbers = (line.as_raw_fd(), folder.as_raw_fd());
+        let will = Will::new(settings.clone(), numbers, inheritance.bequest);
+        let (mut command, _open) = program.command(inheritance.identity)?;
         command
-            .arg0("portico")
             .args(&program.args)
             .arg(role.name())
             .env(heritage::VARIABLE, will.to_json())
+            .env_remove(TOKEN_VARIABLE)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0);
-        let lent = Lent::until_dropped(descriptors.into_iter().chain([lifeline.as_fd()]))?;
+        let lent = Lent::until_dropped(inheritance.descriptors.into_iter().chain([line, folder]))?;
         let mut process = command.spawn()?;
         drop(lent);
         let stderr = process.stderr.take();

@@ -1,6 +1,8 @@
 //! The kernel's loop: waits for signals, lifelines, standard errors and
 //! deadlines, asks the posts what to do, and does it.
 
+mod change;
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,14 +10,15 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-use super::child::{Child, Program, unix_ms};
+use super::child::{Child, Inheritance, Program, unix_ms};
 use super::post::{Action, Departure, Post};
+use super::rights::Rights;
 use super::signals::{Signal, Signals};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::voice::{notify, say};
-use super::{Reread, StartError, descriptors, reload};
-use crate::heritage::{Heard, Obituary, Order, ProcessState, ProcessStatus, Report, Role};
+use super::{Reread, StartError, descriptors, log_file};
+use crate::heritage::{Heard, Obituary, Order, Parcel, ProcessState, ProcessStatus, Report, Role};
 use crate::settings::Settings;
 
 /// Between two pings.
@@ -47,6 +50,10 @@ pub struct Kernel {
     program: Program,
     reread: Reread,
     state_dir: StateDir,
+    /// Whom the children run as.
+    rights: Rights,
+    /// The access log, if it is a file.
+    log: Option<Parcel>,
     sockets: Sockets,
     signals: Signals,
     phase: Phase,
@@ -78,8 +85,11 @@ impl Kernel {
         let system = |what| move |source| StartError::System { what, source };
         descriptors::raise_limit();
         let signals = Signals::take().map_err(system("handle signals"))?;
+        let rights = Rights::resolve(&settings, &program)?;
         let state_dir = StateDir::open(&settings.state_dir)?;
+        let log = log_file::open(&settings.log)?;
         let sockets = Sockets::bind(&settings, state_dir.unclean)?;
+        state_dir.entrust(&rights, Role::Control)?;
         // For scripts only: a full disk is no reason not to serve.
         if let Err(error) = state_dir.write_addresses(&sockets.addresses()) {
             say(&error.to_string());
@@ -94,6 +104,8 @@ impl Kernel {
             program,
             reread,
             state_dir,
+            rights,
+            log,
             sockets,
             signals,
             phase: Phase::Starting,
@@ -202,11 +214,29 @@ impl Kernel {
 
     fn start_child(&mut self, index: usize, generation: u64) {
         let role = self.posts[index].role();
-        let bequest = match role {
-            Role::Edge => self.sockets.for_edge(self.settings.edge.threads),
+        if let Err(error) = self.state_dir.entrust(&self.rights, role) {
+            // It was right at the start; the child says what it misses.
+            say(&error.to_string());
+        }
+        let (bequest, descriptors) = match role {
+            Role::Edge => {
+                let threads = self.settings.edge.threads;
+                self.sockets.for_edge(threads, self.log.as_ref())
+            }
             Role::Control | Role::Supervisor => self.sockets.for_control(),
         };
-        match Child::start(&self.program, (role, generation), &self.settings, bequest) {
+        let inheritance = Inheritance {
+            bequest,
+            descriptors,
+            state_dir: self.state_dir.folder(),
+            identity: self.rights.identity(role),
+        };
+        match Child::start(
+            &self.program,
+            (role, generation),
+            &self.settings,
+            inheritance,
+        ) {
             Ok(child) => self.children.push(child),
             Err(error) => {
                 say(&format!("cannot start {}: {error}", role.name()));
@@ -308,41 +338,6 @@ impl Kernel {
         self.sockets.close_edge();
         let actions = self.posts[EDGE].retire(Instant::now());
         self.perform(EDGE, actions);
-    }
-
-    fn reload(&mut self) {
-        let plan = match (self.reread)() {
-            Ok(settings) => reload::plan(&self.settings, settings),
-            Err(error) => return say(&format!("SIGHUP: settings refused, the old stay: {error}")),
-        };
-        if plan.state_dir_needs_restart {
-            say("SIGHUP: state_dir changed: that needs a restart, the old one stays");
-        }
-        if let Err(error) = self.sockets.follow(&plan.settings) {
-            return say(&format!("SIGHUP: settings refused, the old stay: {error}"));
-        }
-        self.settings = plan.settings;
-        if let Err(error) = self.state_dir.write_addresses(&self.sockets.addresses()) {
-            say(&error.to_string());
-        }
-        self.posts[EDGE].set_drain_limit(self.settings.edge.drain_timeout + DRAIN_GRACE);
-        for (index, replace) in [(CONTROL, plan.replace_control), (EDGE, plan.replace_edge)] {
-            let role = self.posts[index].role();
-            if !replace {
-                for child in self.children.iter().filter(|child| child.role == role) {
-                    child.tether.order(Order::Reopen);
-                }
-            } else if !self.posts[index].replace() {
-                say(&format!(
-                    "SIGHUP: {} is still being replaced: send it again",
-                    role.name()
-                ));
-            }
-        }
-        match plan.changed.as_slice() {
-            [] => say("SIGHUP: settings unchanged, logs reopened"),
-            changed => say(&format!("SIGHUP: {} changed", changed.join(", "))),
-        }
     }
 
     /// Collects the dead; as process 1 also those nobody else waits for.

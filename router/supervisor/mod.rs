@@ -14,7 +14,8 @@
 //! - `backoff`: how soon a dead one is replaced (pure);
 //! - `child`: one process, its lifeline, its last words;
 //! - `descriptors`: how many may be open;
-//! - `sockets`: what is bound; `state_dir`: the lock;
+//! - `sockets`: what is bound; `state_dir`: the lock; `log_file`: the log;
+//! - `rights`: whom children run as; `ownership`: what belongs to them;
 //! - `reload`: what new settings change;
 //! - `signals`, `voice`: in and out.
 //!
@@ -27,10 +28,13 @@ mod child;
 mod descriptors;
 mod kernel;
 mod last_words;
+mod log_file;
+mod ownership;
 mod post;
 #[cfg(test)]
 mod post_tests;
 mod reload;
+mod rights;
 mod signals;
 mod sockets;
 #[cfg(test)]
@@ -45,6 +49,8 @@ use std::process::ExitCode;
 use crate::settings::Settings;
 pub use child::Program;
 pub use kernel::Kernel;
+pub use log_file::LogError;
+pub use rights::{Identity, RightsError};
 pub use sockets::BindError;
 pub use state_dir::StateDirError;
 
@@ -57,6 +63,12 @@ pub enum StartError {
     /// The state folder is in use or unusable.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    /// A user that the children cannot run as.
+    #[error(transparent)]
+    Rights(#[from] RightsError),
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// An address is in use or not ours.
     #[error(transparent)]
     Bind(#[from] BindError),

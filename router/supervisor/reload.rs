@@ -1,6 +1,8 @@
 //! What a change of settings means for running processes. Pure: two
 //! settings in, a plan out.
 
+use super::rights::Rights;
+use crate::heritage::Role;
 use crate::settings::Settings;
 
 /// What SIGHUP has to do.
@@ -18,6 +20,24 @@ pub(super) struct Plan {
     /// Control has to be replaced: it shows the settings, so any change
     /// concerns it.
     pub replace_control: bool,
+}
+
+impl Plan {
+    /// Takes in whom the accounts named by the settings are now: an account
+    /// may change while its name does not.
+    pub(super) fn follow_rights(&mut self, was: &Rights, is: &Rights) {
+        let keys = [(Role::Control, "user"), (Role::Edge, "edge.user")];
+        for (role, key) in keys {
+            if was.identity(role) == is.identity(role) {
+                continue;
+            }
+            if !self.changed.contains(&key) {
+                self.changed.push(key);
+            }
+            self.replace_control = true;
+            self.replace_edge |= role == Role::Edge;
+        }
+    }
 }
 
 /// Compares.
@@ -44,6 +64,7 @@ pub(super) fn plan(old: &Settings, mut new: Settings) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::rights::Identity;
 
     fn planned(overrides: &[&str]) -> Plan {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
@@ -66,6 +87,29 @@ mod tests {
         assert!(edge.replace_edge && edge.replace_control);
         let api = planned(&["api.listen=127.0.0.1:1"]);
         assert!(!api.replace_edge && api.replace_control);
+    }
+
+    #[test]
+    fn an_account_that_changed_behind_its_name_replaces_its_process() {
+        let split = |control, edge| Rights::Split {
+            control: Identity {
+                uid: control,
+                gid: control,
+            },
+            edge: Identity {
+                uid: edge,
+                gid: edge,
+            },
+        };
+        let mut plan = planned(&[]);
+        plan.follow_rights(&split(5, 6), &split(5, 6));
+        assert!(plan.changed.is_empty() && !plan.replace_control && !plan.replace_edge);
+        plan.follow_rights(&split(5, 6), &split(7, 6));
+        assert_eq!(plan.changed, ["user"]);
+        assert!(plan.replace_control && !plan.replace_edge);
+        plan.follow_rights(&split(7, 6), &split(7, 8));
+        assert_eq!(plan.changed, ["user", "edge.user"]);
+        assert!(plan.replace_edge);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{PollFd, Timespec};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::heritage::{Bequest, Footing};
+use crate::heritage::{Bequest, Footing, Parcel};
 use crate::settings::Settings;
 
 /// Connections that wait for `accept`, per socket; the kernel caps it at
@@ -136,8 +136,13 @@ impl Sockets {
     }
 
     /// What an edge of so many threads inherits: socket `i` of each address
-    /// goes to thread `i` modulo `threads`, so each is accepted from.
-    pub(super) fn for_edge(&self, threads: usize) -> (Bequest, Vec<BorrowedFd<'_>>) {
+    /// goes to thread `i` modulo `threads`, so each is accepted from; and the
+    /// log's file.
+    pub(super) fn for_edge<'a>(
+        &'a self,
+        threads: usize,
+        log: Option<&'a Parcel>,
+    ) -> (Bequest, Vec<BorrowedFd<'a>>) {
         let mut listeners: Vec<Vec<RawFd>> = vec![Vec::new(); threads];
         for group in &self.http {
             for (index, socket) in group.sockets.iter().enumerate() {
@@ -149,9 +154,11 @@ impl Sockets {
             .iter()
             .flat_map(|group| &group.sockets)
             .map(AsFd::as_fd)
+            .chain(log.map(AsFd::as_fd))
             .collect();
         let bequest = Bequest::Edge {
             listeners,
+            log: log.map(|log| log.as_fd().as_raw_fd()),
             footing: Footing::Newest,
         };
         (bequest, all)

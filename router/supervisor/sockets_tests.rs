@@ -28,7 +28,7 @@ fn http_address(sockets: &Sockets) -> SocketAddr {
 }
 
 fn layout(sockets: &Sockets, threads: usize) -> Vec<usize> {
-    let (Bequest::Edge { listeners, .. }, descriptors) = sockets.for_edge(threads) else {
+    let (Bequest::Edge { listeners, .. }, descriptors) = sockets.for_edge(threads, None) else {
         panic!("an edge's bequest");
     };
     let lent: usize = listeners.iter().map(Vec::len).sum();

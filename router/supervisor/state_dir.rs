@@ -1,20 +1,30 @@
-//! The state folder: made, locked, and the small files the supervisor keeps
-//! in it. Never looks at the store, the table or the token.
+//! The state folder: made, locked, shared out, and the small files the
+//! supervisor keeps in it. Never looks at the store, the table or the token.
+//!
+//! The folder is held open and files are named within it, so that children can
+//! be given it whatever folders are above. Where the router is split it is
+//! control's, so root follows no link in it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::ownership::{Refusal, Share, share_out};
+use super::rights::Rights;
 use super::voice::say;
+use crate::heritage::Role;
 
 /// Held for a supervisor's whole life; holds its pid.
-const LOCK: &str = "supervisor.lock";
+pub(super) const LOCK: &str = "supervisor.lock";
 /// The addresses actually bound.
-const ADDRESSES: &str = "addresses.json";
+pub(super) const ADDRESSES: &str = "addresses.json";
+/// They, while they are being written.
+const FRESH_ADDRESSES: &str = "addresses.json.new";
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +36,22 @@ pub enum StateDirError {
         path: PathBuf,
         /// Whose it is, as the lock file says.
         pid: String,
+    },
+    /// It is not Portico's alone, and cannot be used as it is.
+    #[error(
+        "state_dir {}: it holds {entry:?}, which is not Portico's, so it is not given to uid {uid}: name a \
+         folder of Portico's own, or prepare this one (chown {uid}:{gid}, chmod 0710), or set user = \"root\"",
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        entry: String,
+        /// Who was to own it.
+        uid: u32,
+        /// Whose group was to enter it.
+        gid: u32,
     },
     /// The system refused.
     #[error("state_dir {}: cannot {what}: {source}", path.display())]
@@ -43,7 +69,11 @@ pub enum StateDirError {
 #[derive(Debug)]
 pub(super) struct StateDir {
     path: PathBuf,
+    /// The folder itself (`O_PATH`): it grants nothing but a name.
+    folder: OwnedFd,
     lock: File,
+    /// It was a supervisor's before this one came.
+    is_marked: bool,
     /// The last supervisor did not take its leave: its children may still
     /// be finishing, and hold sockets.
     pub unclean: bool,
@@ -59,22 +89,12 @@ impl StateDir {
                 source,
             }
         };
-        let mut builder = DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("create it"))?;
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let mut lock = options
-            .open(path.join(LOCK))
-            .map_err(failed("open its lock file"))?;
+        make(path).map_err(failed("create it"))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| failed("open it")(errno.into()))?;
+        let before = rustix::fs::statat(&folder, LOCK, AtFlags::SYMLINK_NOFOLLOW);
+        let mut lock = open_lock(&folder).map_err(failed("open its lock file"))?;
         let mut pid = String::new();
         // A pid is short; anything else in the file is not worth reading.
         let read = Read::by_ref(&mut lock).take(32).read_to_string(&mut pid);
@@ -97,7 +117,9 @@ impl StateDir {
         let unclean = !pid.is_empty();
         let mut state_dir = StateDir {
             path: path.to_owned(),
+            folder,
             lock,
+            is_marked: before.is_ok(),
             unclean,
         };
         // The lock is what counts; the pid in it only tells people whose it is.
@@ -115,16 +137,47 @@ impl StateDir {
         self.lock.set_len(pid.len() as u64)
     }
 
+    /// The folder, for children to work in.
+    pub(super) fn folder(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+
+    /// Makes the folder and what is in it right for a child of this role about
+    /// to be started. See [`super::ownership`].
+    ///
+    /// # Errors
+    /// It is not Portico's alone, or the system refused.
+    pub(super) fn entrust(&self, rights: &Rights, role: Role) -> Result<(), StateDirError> {
+        let &Rights::Split { control, edge } = rights else {
+            return Ok(());
+        };
+        let share = Share {
+            control: (role == Role::Control).then_some(control),
+            edge,
+            is_marked: self.is_marked,
+        };
+        share_out(&self.folder, share).map_err(|refusal| match refusal {
+            Refusal::Foreign(entry) => StateDirError::Foreign {
+                path: self.path.clone(),
+                entry,
+                uid: control.uid,
+                gid: edge.gid,
+            },
+            Refusal::System(what, errno) => StateDirError::Io {
+                path: self.path.clone(),
+                what,
+                source: errno.into(),
+            },
+        })
+    }
+
     /// Writes `addresses.json`, whole or not at all.
     pub(super) fn write_addresses(&self, json: &serde_json::Value) -> Result<(), StateDirError> {
-        let target = self.path.join(ADDRESSES);
-        let fresh = self.path.join("addresses.json.new");
-        std::fs::write(&fresh, format!("{json}\n"))
-            .and_then(|()| std::fs::rename(&fresh, &target))
+        self.replace(ADDRESSES, FRESH_ADDRESSES, &format!("{json}\n"))
             .map_err(|source| {
                 // None rather than those of an earlier life, or half of them.
-                let _ = std::fs::remove_file(&fresh);
-                let _ = std::fs::remove_file(&target);
+                self.remove(FRESH_ADDRESSES);
+                self.remove(ADDRESSES);
                 StateDirError::Io {
                     path: self.path.clone(),
                     what: "write addresses.json",
@@ -133,13 +186,50 @@ impl StateDir {
             })
     }
 
+    fn replace(&self, name: &str, fresh: &str, text: &str) -> io::Result<()> {
+        self.remove(fresh);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o644);
+        let mut file = File::from(rustix::fs::openat(&self.folder, fresh, flags, mode)?);
+        file.write_all(text.as_bytes())?;
+        rustix::fs::renameat(&self.folder, fresh, &self.folder, name)?;
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) {
+        // What cannot be removed is found in the way by whoever minds.
+        let _ = rustix::fs::unlinkat(&self.folder, name, AtFlags::empty());
+    }
+
     /// Takes leave: the files that speak of a living supervisor go.
     pub(super) fn close(mut self, feed: &Path) {
-        // What cannot be removed is found stale, and replaced, by the next one.
-        let _ = std::fs::remove_file(self.path.join(ADDRESSES));
+        self.remove(ADDRESSES);
+        // If it stays, it is found stale, and replaced, by the next one.
         let _ = std::fs::remove_file(feed);
         let _ = self.sign("");
     }
+}
+
+/// Makes the folder for its owner alone; those above it as usual.
+fn make(path: &Path) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)
+}
+
+/// Opens or makes the lock file. It is written to, so it must be what it seems.
+fn open_lock(folder: &OwnedFd) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let lock = rustix::fs::openat(folder, LOCK, flags, Mode::from_raw_mode(0o600))?;
+    let lock = File::from(lock);
+    let found = lock.metadata()?;
+    if !found.is_file() || found.nlink() != 1 {
+        return Err(io::Error::other("it is no plain file with one name"));
+    }
+    Ok(lock)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn behave(role: Role, state_dir: &Path, lifeline: &Lifeline) -> i32 {
                 Order::Processes(rows) => {
                     replace_file(&table, &serde_json::to_string(&rows).unwrap());
                 }
-                Order::Serve | Order::HandOver | Order::Reopen => {}
+                Order::Serve | Order::HandOver | Order::Reopen(_) => {}
             },
         );
     });
@@ -220,7 +220,8 @@ impl Drop for Running {
 
 fn write_settings(state_dir: &Path, drain_timeout: &str) {
     let text = format!(
-        "state_dir = {:?}\n[edge]\nhttp = [\"127.0.0.1:0\"]\nthreads = 2\n\
+        "state_dir = {:?}\nuser = \"root\"\n[edge]\nhttp = [\"127.0.0.1:0\"]\nthreads = 2\n\
+         user = \"root\"\n\
          drain_timeout = \"{drain_timeout}\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n",
         state_dir.display().to_string()

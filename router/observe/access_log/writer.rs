@@ -6,14 +6,16 @@
 //! back. So the log's memory is bounded by the channel, a line costs its data
 //! thread a copy, and a disk that is slow, full or gone costs lines, which are
 //! counted, and nothing else.
+//!
+//! A log file comes open, and comes anew when somebody moved it: it is opened
+//! by whoever has the right to, never here.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -65,8 +67,15 @@ struct Shared {
     written: AtomicU64,
     dropped_backlog: AtomicU64,
     dropped_error: AtomicU64,
-    reopen: AtomicBool,
+    /// The file to go on with.
+    fresh: Mutex<Option<Arc<File>>>,
     closing: AtomicBool,
+}
+
+impl Shared {
+    fn fresh(&self) -> MutexGuard<'_, Option<Arc<File>>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -94,13 +103,19 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log and starts its writer. Fails if the file cannot be opened
-    /// or the thread not be started.
-    pub fn open(settings: &settings::Log) -> io::Result<Log> {
+    /// Starts the log's writer; `file` is the open file of a log that is one.
+    ///
+    /// # Errors
+    /// There should be a file and is none, standard output cannot be had, the
+    /// thread not be started.
+    pub fn open(settings: &settings::Log, file: Option<File>) -> io::Result<Log> {
         let sink = match &settings.access {
             AccessLog::Off => None,
             AccessLog::Stdout => Some(Sink::stdout()?),
-            AccessLog::File(path) => Some(Sink::file(path.clone())?),
+            AccessLog::File(_) => {
+                let missing = || io::Error::new(io::ErrorKind::NotFound, "no open file was given");
+                Some(Sink::new(file.ok_or_else(missing)?))
+            }
         };
         let shared = Arc::new(Shared::default());
         let (ended, done) = sync_channel(1);
@@ -142,10 +157,9 @@ impl Log {
         }
     }
 
-    /// Opens the file anew, for whoever moved it away (SIGHUP). If that fails
-    /// the old one stays in use. Standard output is left as it is.
-    pub fn reopen(&self) {
-        self.shared.reopen.store(true, Relaxed);
+    /// Goes on in this file, since somebody moved the one before away (SIGHUP).
+    pub fn reopen(&self, file: Arc<File>) {
+        *self.shared.fresh() = Some(file);
         self.wake();
     }
 
@@ -290,8 +304,9 @@ fn drain(queue: &Receiver<Message>, mut sink: Sink, shared: &Shared) {
                 Err(_) => return,
             },
         };
-        if shared.reopen.swap(false, Relaxed) {
-            sink.reopen();
+        if let Some(file) = shared.fresh().take() {
+            sink.file = file;
+            sink.torn = false;
         }
         let Message::Batch(batch) = message else {
             continue;
@@ -307,9 +322,7 @@ fn drain(queue: &Receiver<Message>, mut sink: Sink, shared: &Shared) {
 /// Where lines go.
 #[derive(Debug)]
 struct Sink {
-    file: File,
-    /// `None`: standard output.
-    path: Option<PathBuf>,
+    file: Arc<File>,
     /// The last write ended inside a line.
     torn: bool,
     /// The last write failed; said once, not for every batch.
@@ -317,38 +330,18 @@ struct Sink {
 }
 
 impl Sink {
+    fn new(file: File) -> Sink {
+        Sink {
+            file: Arc::new(file),
+            torn: false,
+            failing: false,
+        }
+    }
+
     fn stdout() -> io::Result<Sink> {
         // A descriptor of its own, past the standard library's lock and buffer.
-        let file = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?);
-        Ok(Sink {
-            file,
-            path: None,
-            torn: false,
-            failing: false,
-        })
-    }
-
-    fn file(path: PathBuf) -> io::Result<Sink> {
-        let file = append_to(&path)?;
-        Ok(Sink {
-            file,
-            path: Some(path),
-            torn: false,
-            failing: false,
-        })
-    }
-
-    fn reopen(&mut self) {
-        let Some(path) = &self.path else { return };
-        match append_to(path) {
-            Ok(file) => {
-                self.file = file;
-                self.torn = false;
-            }
-            Err(error) => {
-                tracing::error!(path = %path.display(), %error, "cannot reopen the access log; the old file stays in use");
-            }
-        }
+        let file = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+        Ok(Sink::new(File::from(file)))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -385,7 +378,7 @@ impl Sink {
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.file.write(bytes) {
+            match (&*self.file).write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => return Ok(written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -403,7 +396,7 @@ impl Sink {
             tv_nsec: 0,
         };
         match poll(
-            &mut [PollFd::new(&self.file, PollFlags::OUT)],
+            &mut [PollFd::new(&*self.file, PollFlags::OUT)],
             Some(&patience),
         ) {
             Ok(0) => Err(io::ErrorKind::TimedOut.into()),
@@ -411,10 +404,6 @@ impl Sink {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn append_to(path: &PathBuf) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::*;
@@ -34,11 +34,18 @@ fn line(path: &[u8]) -> Line<'_> {
     }
 }
 
-fn settings(path: &Path) -> settings::Log {
-    settings::Log {
-        access: AccessLog::File(path.to_owned()),
+/// A log in this file, which is made if it is missing.
+fn log_in(path: &Path) -> Log {
+    let settings = settings::Log {
+        access: AccessLog::File(PathBuf::from("the path does not matter")),
         format: LogFormat::Logfmt,
-    }
+    };
+    Log::open(&settings, Some(append_to(path))).unwrap()
+}
+
+fn append_to(path: &Path) -> File {
+    let mut options = File::options();
+    options.create(true).append(true).open(path).unwrap()
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -62,7 +69,7 @@ fn value(log: &Log, label: &str) -> f64 {
 fn lines_of_all_threads_arrive_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = Log::open(&settings(&path)).unwrap();
+    let log = log_in(&path);
     thread::scope(|scope| {
         for _ in 0..4 {
             let mut buffer = log.buffer();
@@ -90,7 +97,7 @@ fn lines_of_all_threads_arrive_whole() {
 fn a_flush_waits_for_the_second_tick_and_an_empty_one_does_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = Log::open(&settings(&path)).unwrap();
+    let log = log_in(&path);
     let mut buffer = log.buffer();
     buffer.flush();
     buffer.flush();
@@ -106,14 +113,13 @@ fn a_flush_waits_for_the_second_tick_and_an_empty_one_does_nothing() {
 fn reopening_starts_the_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = Log::open(&settings(&path)).unwrap();
+    let log = log_in(&path);
     let mut buffer = log.buffer();
     buffer.push(&line(b"/old"));
     buffer.hand_over();
     until("writing", || value(&log, "written") == 1.0);
     fs::rename(&path, folder.path().join("access.log.1")).unwrap();
-    log.reopen();
-    until("reopening", || path.exists());
+    log.reopen(Arc::new(append_to(&path)));
     buffer.push(&line(b"/new"));
     drop(buffer);
     log.close(DEADLINE);
@@ -127,7 +133,7 @@ fn reopening_starts_the_new_file() {
 
 #[test]
 fn a_full_disk_costs_lines_and_nothing_else() {
-    let log = Log::open(&settings(Path::new("/dev/full"))).unwrap();
+    let log = log_in(Path::new("/dev/full"));
     let mut buffer = log.buffer();
     buffer.push(&line(b"/1"));
     buffer.push(&line(b"/2"));
@@ -141,15 +147,7 @@ fn a_full_disk_costs_lines_and_nothing_else() {
 
 fn pipe() -> (OwnedFd, Sink) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    (
-        read,
-        Sink {
-            file: File::from(write),
-            path: None,
-            torn: false,
-            failing: false,
-        },
-    )
+    (read, Sink::new(File::from(write)))
 }
 
 #[test]
@@ -201,7 +199,7 @@ fn a_stuck_reader_drops_lines_without_holding_up_the_thread() {
 fn a_torn_line_is_ended_before_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
-    let mut sink = Sink::file(path.clone()).unwrap();
+    let mut sink = Sink::new(append_to(&path));
     sink.torn = true;
     sink.write(b"at=info\n").unwrap();
     assert_eq!(fs::read_to_string(path).unwrap(), "\nat=info\n");
@@ -214,7 +212,7 @@ fn a_log_that_is_off_takes_lines_and_keeps_none() {
         access: AccessLog::Off,
         format: LogFormat::Json,
     };
-    let log = Log::open(&off).unwrap();
+    let log = Log::open(&off, None).unwrap();
     let mut buffer = log.buffer();
     assert!(!buffer.enabled());
     buffer.push(&line(b"/x"));
