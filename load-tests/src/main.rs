@@ -2,13 +2,14 @@
 //! cores, and prints what each costs.
 //!
 //! Owns the command line only. Scenarios of cost are under `scenario/`, one file
-//! each, those of failing backends under `faults/`; what is started is under
-//! `peer/`, one file each; what is read from the system is in `process_cost`. Never part of the router: nothing here enters
-//! its dependency graph.
+//! each, those of failing backends under `faults/`, those of size, changes and
+//! dying processes under `scale/`; what is started is under `peer/`, one file
+//! each; what is read from the system is in `process_cost`. Never part of the
+//! router: nothing here enters its dependency graph.
 //!
 //! Where do I change X: a peer's configuration → `peer/NAME.rs`; a new
 //! scenario → a file in `scenario/` and a line in [`Scenario`]; a fault →
-//! `faults/catalogue.rs`; what is printed → `report.rs` and `plot.rs`.
+//! `faults/catalogue.rs`; a figure at scale → its scenario in `scale/`; what is printed → `report.rs` and `plot.rs`.
 
 mod backend;
 mod child;
@@ -22,6 +23,7 @@ mod plot;
 mod process_cost;
 mod relay;
 mod report;
+mod scale;
 mod scenario;
 mod setup;
 mod statistics;
@@ -50,6 +52,8 @@ enum Scenario {
     Latency(scenario::latency::Options),
     /// Backends that crash, freeze and fail under load: who notices.
     Faults(faults::Options),
+    /// A million apps, changes, reloads, upgrades, processes killed: who notices, who gives up.
+    Scale(scale::Options),
     /// Installs what is missing from Debian's packages, and builds the Pingora peer.
     Setup(setup::Options),
     /// (started by the harness) The backend every proxy proxies to.
@@ -61,6 +65,9 @@ enum Scenario {
     /// (started by the harness) A backend that misbehaves on order.
     #[command(hide = true)]
     FaultBackend(faults::backend::Options),
+    /// (started by the harness) Backends that answer with their address, and echo WebSockets.
+    #[command(hide = true)]
+    ScaleBackend(scale::backend::Options),
     /// (started by the harness) The bare L4 relay: the floor.
     #[command(hide = true)]
     Relay {
@@ -83,9 +90,11 @@ fn main() -> ExitCode {
         Scenario::Idle(options) => scenario::idle::run(&options),
         Scenario::Latency(options) => scenario::latency::run(&options),
         Scenario::Faults(options) => faults::run(&options),
+        Scenario::Scale(options) => scale::run(&options),
         Scenario::Setup(options) => setup::run(&options),
         Scenario::Backend { listen } => backend::serve(listen),
         Scenario::FaultBackend(options) => faults::backend::serve(&options),
+        Scenario::ScaleBackend(options) => scale::backend::serve(&options),
         Scenario::Relay { listen, upstream } => relay::serve(listen, upstream),
         Scenario::Pace(options) => open_loop::run(&options),
         Scenario::Exec(options) => child::become_command(&options),

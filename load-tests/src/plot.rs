@@ -6,17 +6,20 @@ use crate::peer::Peer;
 use crate::report::Report;
 
 const WIDTH: f64 = 760.0;
-const LABEL_WIDTH: f64 = 90.0;
+const LABEL_WIDTH: f64 = 170.0;
 const VALUE_WIDTH: f64 = 90.0;
 const BAR_HEIGHT: f64 = 20.0;
 const BAR_GAP: f64 = 6.0;
 const TITLE_HEIGHT: f64 = 34.0;
 
 /// A titled group of bars on a scale of its own.
-struct Panel {
-    title: String,
-    unit: &'static str,
-    bars: Vec<(Peer, f64)>,
+pub struct Panel {
+    /// Above it.
+    pub title: String,
+    /// Behind each value.
+    pub unit: &'static str,
+    /// Names and values; Portico's stand out.
+    pub bars: Vec<(String, f64)>,
 }
 
 impl Panel {
@@ -36,7 +39,7 @@ pub fn throughput(report: &Report) -> String {
             bars: table
                 .rows
                 .iter()
-                .map(|row| (row.peer, row.cpu_us()))
+                .map(|row| (row.peer.name().to_owned(), row.cpu_us()))
                 .collect(),
         })
         .collect();
@@ -44,13 +47,17 @@ pub fn throughput(report: &Report) -> String {
         panels.push(Panel {
             title: "p99 at half of each one's own maximum rate, open loop".to_owned(),
             unit: "µs",
-            bars: rows.iter().map(|row| (row.peer, row.p99_us())).collect(),
+            bars: rows
+                .iter()
+                .map(|row| (row.peer.name().to_owned(), row.p99_us()))
+                .collect(),
         });
     }
     draw(&panels, &report.conditions())
 }
 
-fn draw(panels: &[Panel], caption: &str) -> String {
+/// The panels, one below the other, and the caption under them.
+pub fn draw(panels: &[Panel], caption: &str) -> String {
     let height: f64 = panels.iter().map(Panel::height).sum::<f64>() + 60.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"system-ui, sans-serif\" font-size=\"13\">\n\
@@ -90,7 +97,7 @@ fn draw_panel(svg: &mut String, panel: &Panel, top: f64) -> std::fmt::Result {
     for (place, (peer, value)) in panel.bars.iter().enumerate() {
         let y = top + TITLE_HEIGHT + place as f64 * (BAR_HEIGHT + BAR_GAP);
         let width = (value / longest * room).max(1.0);
-        let colour = if *peer == Peer::Portico {
+        let colour = if peer.starts_with(Peer::Portico.name()) {
             "#c2410c"
         } else {
             "#94a3b8"
@@ -100,7 +107,7 @@ fn draw_panel(svg: &mut String, panel: &Panel, top: f64) -> std::fmt::Result {
             svg,
             "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{}</text>",
             LABEL_WIDTH - 8.0,
-            peer.name()
+            escaped(peer)
         )?;
         writeln!(
             svg,
@@ -147,12 +154,12 @@ mod tests {
         let panel = Panel {
             title: "a < b & c".to_owned(),
             unit: "µs",
-            bars: vec![(Peer::Portico, 5.0), (Peer::Nginx, 10.0)],
+            bars: vec![("Portico".to_owned(), 5.0), ("nginx".to_owned(), 10.0)],
         };
         let svg = draw(&[panel], "one two");
         assert!(svg.contains("a &lt; b &amp; c"));
         assert!(
-            svg.contains("width=\"580.0\"") && svg.contains("width=\"290.0\""),
+            svg.contains("width=\"500.0\"") && svg.contains("width=\"250.0\""),
             "{svg}"
         );
         assert_eq!(svg.matches("<rect").count(), 3);

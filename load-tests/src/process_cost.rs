@@ -89,7 +89,7 @@ impl Stat {
 }
 
 /// `root` and all its descendants.
-fn tree(root: u32) -> Vec<u32> {
+pub fn tree(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -111,6 +111,17 @@ fn tree(root: u32) -> Vec<u32> {
     found
 }
 
+/// What `root` and its descendants hold together, KiB: pages that several of
+/// them share are counted once (`Pss` of `/proc/PID/smaps_rollup`).
+pub fn proportional_kib(root: u32) -> u64 {
+    let of = |pid: u32| -> Option<u64> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    tree(root).into_iter().filter_map(of).sum()
+}
+
 /// schedstat's first field is the time run, in nanoseconds.
 fn threads_ns(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
@@ -126,7 +137,7 @@ fn threads_ns(pid: u32) -> u64 {
 }
 
 /// `VmRSS` and `VmHWM`, KiB.
-fn resident_kib(pid: u32) -> (u64, u64) {
+pub fn resident_kib(pid: u32) -> (u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

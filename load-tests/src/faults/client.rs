@@ -35,8 +35,8 @@ const INTERRUPTION_POLL: Duration = Duration::from_millis(50);
 pub struct Load {
     /// The proxy's address.
     pub address: SocketAddr,
-    /// Host header.
-    pub host: String,
+    /// Host headers, one after the other.
+    pub hosts: Vec<String>,
     /// What is asked.
     pub method: Method,
     /// Requests due per second.
@@ -56,7 +56,7 @@ impl Load {
     }
 
     fn request(&self, number: usize) -> String {
-        let host = &self.host;
+        let host = &self.hosts[number % self.hosts.len()];
         match self.method {
             Method::Get => format!("GET /{number} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             Method::Post => {
@@ -202,7 +202,7 @@ impl<'a> Client<'a> {
                 ended_us: 0,
                 end: End::Deadline,
             });
-            let slot = match self.idle.pop_front() {
+            let slot = match self.open_idle() {
                 Some(slot) => slot,
                 None => match self.open() {
                     Ok(slot) => slot,
@@ -218,6 +218,26 @@ impl<'a> Client<'a> {
             self.waiting.push_back((number, slot));
             self.write(slot);
         }
+    }
+
+    /// An idle connection that is not known to be closed: what every client
+    /// looks at before it sends, as its own events may be behind.
+    fn open_idle(&mut self) -> Option<usize> {
+        while let Some(slot) = self.idle.pop_front() {
+            let lane = self.lanes[slot].as_mut()?;
+            match lane.stream.read(&mut self.scratch) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::WouldBlock | ErrorKind::NotConnected
+                    ) =>
+                {
+                    return Some(slot);
+                }
+                _ => self.close(slot),
+            }
+        }
+        None
     }
 
     /// Sends what is unsent, if the connection is there. A request is far
@@ -402,7 +422,7 @@ mod tests {
     fn ends(address: SocketAddr, method: Method) -> Vec<End> {
         let load = Load {
             address,
-            host: "a.example".into(),
+            hosts: vec!["a.example".into()],
             method,
             rate: 100,
             requests: 5,

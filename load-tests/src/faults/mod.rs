@@ -8,12 +8,12 @@
 //! of short ones.
 
 pub mod backend;
-mod catalogue;
-mod client;
+pub mod catalogue;
+pub mod client;
 mod figures;
 mod plot;
 mod pool;
-mod record;
+pub mod record;
 mod report;
 mod subject;
 mod target;
@@ -186,7 +186,7 @@ fn run_once(scenario: &Scenario, subject: Subject, options: &Options) -> Result<
     let start_us = now_us() + HEAD_START.as_micros() as u64;
     let load = Load {
         address: proxy.address,
-        host: HOST.to_owned(),
+        hosts: vec![HOST.to_owned()],
         method: scenario.method,
         rate: scenario.rate,
         requests: warm_up + measured,
