@@ -356,3 +356,7 @@ impl Pulse {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "life_tests.rs"]
+mod tests;
