@@ -123,6 +123,8 @@ impl Played {
         let (tether, lifeline) = Lifeline::pair().unwrap();
         let heritage = EdgeHeritage {
             feed_path: folder.path().join("nobody"),
+            table_dir: settings.table_dir(),
+            log: None,
             settings,
             listeners: listeners
                 .iter()

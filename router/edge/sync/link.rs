@@ -118,8 +118,8 @@ impl Link<'_> {
             return Err(LinkError::Protocol("its first message is no hello"));
         };
         accept(&sync.held, &hello, first.epoch)?;
-        sync.wire
-            .link(stream, first.epoch, is_standby, &sync.table)?;
+        let said = (is_standby, sync.is_named());
+        sync.wire.link(stream, first.epoch, said, &sync.table)?;
         sync.own().inc(Counter::FeedConnects);
         sync.own().set(Gauge::FeedConnected, 1);
         tracing::info!(revision = first.revision, "connected to control");
@@ -324,7 +324,7 @@ impl Link<'_> {
 /// not exactly a revision) it does not name: control then sends all.
 fn greeting(sync: &Sync, is_standby: bool) -> Envelope {
     let held = &sync.held;
-    let (cluster_id, revision) = if held.is_some && (held.is_exact || sync.is_pinned) {
+    let (cluster_id, revision) = if sync.is_named() {
         (held.cluster_id.clone(), sync.table.revision())
     } else {
         (String::new(), 0)

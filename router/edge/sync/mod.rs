@@ -324,6 +324,12 @@ impl Sync {
         }
     }
 
+    /// Whether the table held is one that control may be told of by its
+    /// revision.
+    fn is_named(&self) -> bool {
+        self.held.is_some && (self.held.is_exact || self.is_pinned)
+    }
+
     /// A table is held, as of now.
     fn hold(&mut self, held: Held) {
         self.held = held;

@@ -80,6 +80,11 @@ impl Stage {
 
     /// With whatever is in the folder.
     fn over(folder: tempfile::TempDir) -> Stage {
+        Stage::on(folder, Footing::Newest)
+    }
+
+    /// The same, on this footing.
+    fn on(folder: tempfile::TempDir, footing: Footing) -> Stage {
         let table_dir = folder.path().join("table");
         let feed_path = folder.path().join("feed.sock");
         let listener = UnixListener::bind(&feed_path).unwrap();
@@ -91,7 +96,7 @@ impl Stage {
             cells: vec![Arc::default()],
             prober_cells: Arc::default(),
             holdings: Arc::from([Holdings::default()]),
-            footing: Footing::Newest,
+            footing,
             log: None,
             origin: Instant::now(),
             events: (events.clone(), queue),
@@ -401,3 +406,5 @@ fn events_beyond_the_queue_are_dropped_and_counted() {
     assert!((1_900.0..=2_000.0).contains(&dropped), "{dropped}");
     assert!(came <= 1_100.0);
 }
+
+mod standing;

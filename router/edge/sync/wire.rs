@@ -24,6 +24,8 @@ struct State {
     /// There is one between the hellos and the connection's end.
     stream: Option<UnixStream>,
     epoch: u64,
+    /// The table is exactly that of its revision.
+    is_exact: bool,
     is_stopped: bool,
     /// The edge serves nobody yet.
     is_standby: bool,
@@ -35,6 +37,7 @@ impl Default for Wire {
             state: Mutex::new(State {
                 stream: None,
                 epoch: 0,
+                is_exact: false,
                 is_stopped: false,
                 is_standby: true,
             }),
@@ -57,7 +60,9 @@ impl State {
             apps: table.len() as u64,
             is_standby: self.is_standby,
         };
-        self.send(self.epoch, table.revision(), Body::Ack(ack))
+        // What is not exactly a revision is none.
+        let revision = if self.is_exact { table.revision() } else { 0 };
+        self.send(self.epoch, revision, Body::Ack(ack))
     }
 }
 
@@ -71,18 +76,20 @@ impl Wire {
         self.state().is_standby
     }
 
-    /// There is a connection, whose hello said whether the edge stands by. If
-    /// that is not so any more, control hears it at once.
+    /// There is a connection to a control of this epoch, and what the edge's
+    /// hello said: that it stands by, that its table is exactly that of a
+    /// revision. If it stands by no more, control hears it at once.
     pub(super) fn link(
         &self,
         stream: UnixStream,
         epoch: u64,
-        said_standby: bool,
+        (said_standby, is_exact): (bool, bool),
         table: &Table,
     ) -> Result<(), FrameError> {
         let mut state = self.state();
         state.stream = Some(stream);
         state.epoch = epoch;
+        state.is_exact = is_exact;
         let told = match said_standby && !state.is_standby {
             true => state.ack(table),
             false => Ok(()),
@@ -100,9 +107,11 @@ impl Wire {
         let _ = state.ack(table);
     }
 
-    /// Says that the table's revision is active.
+    /// Says that the table's revision is active, exactly.
     pub(super) fn ack(&self, table: &Table) -> Result<(), FrameError> {
-        self.state().ack(table)
+        let mut state = self.state();
+        state.is_exact = true;
+        state.ack(table)
     }
 
     /// Ends the connection, if there is one; its reader notices.
