@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use super::events::{Events, now_ms};
+use super::loading::{self, Row};
 use super::store::{Contents, OpenError, Store, StoreFailure, set_aside, store_path};
-use crate::feed::messages::AppRecord;
-use crate::feed::{NoTable, last_known_good};
+use crate::feed::messages::{Removed, Totals};
+use crate::feed::{KnownHead, LastKnownGood, NoTable, known_head, last_known_good};
+use crate::policy::shrink::{self, Shrink, Tally};
 
 /// A table found beside the store.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +28,13 @@ pub struct KnownGood {
     pub epoch: u64,
     /// The revision it is as of.
     pub revision: u64,
+    /// What was ever removed, as of it.
+    pub removed: Removed,
+    /// How much it holds, or held before it was damaged; `None`: its files do
+    /// not say, and only the head was read.
+    pub totals: Option<Totals>,
     /// Every app's name and encoded record, unless only the head was read.
-    pub apps: Vec<(Box<str>, Box<[u8]>)>,
+    pub apps: Vec<Row>,
     /// What was wrong with it; empty: nothing.
     pub damage: String,
 }
@@ -43,35 +50,69 @@ pub enum Extent {
 
 /// Reads the table beside the store; `None`: there is none that can be used.
 pub fn known_good(folder: &Path, extent: Extent) -> Option<KnownGood> {
-    let mut apps = Vec::new();
-    let take = |records: Vec<AppRecord>| {
-        if extent == Extent::Whole {
-            apps.extend(records.iter().map(|record| {
-                (
-                    record.name.as_str().into(),
-                    record.encode_to_vec().into_boxed_slice(),
-                )
-            }));
-        }
+    let read = match extent {
+        Extent::Head => known_head(folder).map(KnownGood::from),
+        Extent::Whole => whole(folder),
     };
-    match last_known_good(folder, take) {
-        Ok(found) => Some(KnownGood {
-            cluster_id: found.cluster_id,
-            epoch: found.epoch,
-            revision: found.revision,
-            apps,
-            damage: if found.is_exact {
-                String::new()
-            } else {
-                found.damage.join("; ")
-            },
-        }),
+    match read {
+        Ok(found) => Some(found),
         Err(NoTable::None) => None,
         Err(error) => {
             tracing::warn!("the table in {}: {error}", folder.display());
             None
         }
     }
+}
+
+impl From<KnownHead> for KnownGood {
+    fn from(head: KnownHead) -> KnownGood {
+        KnownGood {
+            cluster_id: head.cluster_id,
+            epoch: head.epoch,
+            revision: head.revision,
+            removed: head.removed,
+            totals: head.totals,
+            ..KnownGood::default()
+        }
+    }
+}
+
+fn whole(folder: &Path) -> Result<KnownGood, NoTable> {
+    let totals = known_head(folder)?.totals;
+    let mut apps = Vec::new();
+    let LastKnownGood {
+        cluster_id,
+        epoch,
+        revision,
+        apps: _,
+        backends,
+        removed,
+        is_exact,
+        damage,
+    } = last_known_good(folder, |records| {
+        apps.extend(records.iter().map(|record| {
+            let bytes = record.encode_to_vec().into_boxed_slice();
+            (record.name.as_str().into(), bytes)
+        }));
+    })?;
+    let read = Totals {
+        apps: apps.len() as u64,
+        backends,
+    };
+    Ok(KnownGood {
+        cluster_id,
+        epoch,
+        revision,
+        removed,
+        // What it says of itself counts only where something of it is missing.
+        totals: totals.filter(|_| !is_exact).or(Some(read)),
+        apps,
+        damage: if is_exact {
+            String::new()
+        } else {
+            damage.join("; ")
+        },
+    })
 }
 
 /// Why control does not start. Each names the file and a remedy.
@@ -119,7 +160,11 @@ pub fn open(
     let path = store_path(state_dir);
     let damage = match Store::open(&path) {
         Ok((store, contents)) if !contents.cluster_id.is_empty() => {
-            return believed(store, contents, events, known_good(Extent::Head));
+            let table = known_good(Extent::Head).and_then(|head| match head.totals {
+                Some(_) => Some(head),
+                None => known_good(Extent::Whole),
+            });
+            return believed(store, contents, events, table);
         }
         Ok((store, _)) => {
             return match known_good(Extent::Whole).filter(|table| !table.apps.is_empty()) {
@@ -150,37 +195,73 @@ pub fn open(
 
 /// A store that reads well. If the snapshot is ahead of it, the store is an
 /// older copy: edges hold revisions that it will give to other changes, so it
-/// begins a new epoch, and they take its whole table.
+/// begins a new epoch, and they take its whole table. If it lacks more than
+/// was removed, that too makes an epoch of its own, and nothing of it goes out
+/// before an operator has confirmed.
 fn believed(
     mut store: Store,
     mut contents: Contents,
     events: &Events,
     table: Option<KnownGood>,
 ) -> Result<(Store, Contents), BootError> {
-    let ahead = table.filter(|table| {
-        table.cluster_id == contents.cluster_id
-            && (table.epoch, table.revision) > (contents.epoch, contents.revision)
-    });
-    if let Some(table) = ahead {
+    let Some(table) = table else {
+        return Ok((store, contents));
+    };
+    let is_ours = table.cluster_id == contents.cluster_id;
+    let is_ahead = (table.epoch, table.revision) > (contents.epoch, contents.revision);
+    contents.doubt = doubt(&table, &contents);
+    let parts = contents.doubt.is_some() && contents.epoch <= table.epoch;
+    if is_ours && (is_ahead || parts) {
         contents.epoch = contents.epoch.max(table.epoch) + 1;
         contents.revision = contents.revision.max(table.revision) + 1;
         contents.changes_floor = contents.revision;
         contents.changes.clear();
         store.begin_epoch(contents.epoch, contents.revision)?;
-        events.say(
-            "store_restored",
-            "",
-            "",
-            format!(
-                "the store is older than the snapshot at revision {}: it was restored from a backup; \
-                 its {} apps count, from revision {} on",
-                table.revision,
-                contents.apps.len(),
-                contents.revision
-            ),
-        );
     }
+    if is_ours && is_ahead {
+        let text = format!(
+            "the store is older than the snapshot at revision {}: it was restored from a backup; \
+             its {} apps count, from revision {} on",
+            table.revision,
+            contents.apps.len(),
+            contents.revision
+        );
+        events.say("store_restored", "", "", text);
+    }
+    if !is_ours {
+        let text = format!(
+            "the table on disk is of another installation ({}): the store's ({}) counts, and edges that \
+             hold the other table take the store's once they are restarted",
+            table.cluster_id, contents.cluster_id
+        );
+        events.say("table_foreign", "", "", text);
+    }
+    announce(&contents, events);
     Ok((store, contents))
+}
+
+/// Whether a store lacks more of a table than was removed since.
+fn doubt(table: &KnownGood, contents: &Contents) -> Option<Shrink> {
+    let offered = Tally {
+        apps: contents.apps.len() as u64,
+        backends: contents.backends(),
+    };
+    let removed = Tally::from(contents.removed).less(table.removed.into());
+    shrink::implausible(table.totals?.into(), offered, removed)
+}
+
+/// Says that a store is doubted, and what can be done.
+fn announce(contents: &Contents, events: &Events) {
+    if let Some(shrink) = &contents.doubt {
+        let text = format!(
+            "the store is not believed over the table on disk: {shrink}. Changes are stored, edges serve what \
+             they have, and neither they nor the table on disk hear of anything until that is settled: {}. \
+             Otherwise put the right store.redb in its place, or move it away to have it rebuilt from the \
+             table on disk, and restart the router",
+            super::shrink::REMEDY
+        );
+        events.say("shrink_refused", "", "", text);
+    }
 }
 
 fn found(mut store: Store) -> Result<(Store, Contents), BootError> {
@@ -195,22 +276,25 @@ fn found(mut store: Store) -> Result<(Store, Contents), BootError> {
 
 fn rebuild(
     mut store: Store,
-    table: KnownGood,
+    mut table: KnownGood,
     events: &Events,
     why: &str,
 ) -> Result<(Store, Contents), BootError> {
     // What was committed after the snapshot is lost, and edges may hold it.
     let revision = table.revision + 1;
-    let contents = Contents {
-        cluster_id: Some(table.cluster_id)
+    let mut contents = Contents {
+        cluster_id: Some(table.cluster_id.clone())
             .filter(|id| !id.is_empty())
             .unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
         epoch: table.epoch + 1,
         revision,
         changes_floor: revision,
-        apps: table.apps,
+        removed: table.removed,
         ..Contents::default()
     };
+    let rows = std::mem::take(&mut table.apps);
+    contents.apps = loading::decode(rows).expect("records that were just encoded must decode");
+    contents.doubt = doubt(&table, &contents);
     store.found(&contents)?;
     events.say(
         "store_rebuilt",
@@ -225,6 +309,7 @@ fn rebuild(
             table.damage
         ),
     );
+    announce(&contents, events);
     Ok((store, contents))
 }
 
@@ -234,7 +319,7 @@ mod tests {
     use std::io::{Read, Seek, SeekFrom, Write};
 
     use super::*;
-    use crate::feed::messages::BackendRecord;
+    use crate::feed::messages::{AppRecord, BackendRecord};
 
     fn table(revision: u64) -> KnownGood {
         let backends = vec![BackendRecord {
@@ -253,7 +338,11 @@ mod tests {
             epoch: 3,
             revision,
             apps: vec![("shop".into(), app.encode_to_vec().into())],
-            damage: String::new(),
+            totals: Some(Totals {
+                apps: 1,
+                backends: 1,
+            }),
+            ..KnownGood::default()
         }
     }
 

@@ -15,10 +15,14 @@ pub mod fleet;
 mod http_server;
 mod lease_clock;
 pub mod leases;
+pub mod loading;
 pub mod names;
+mod nursery;
 pub mod propagation;
+pub mod proving;
 pub mod refusal;
 pub mod registry;
+pub mod shrink;
 pub mod snapshots;
 pub mod spec;
 pub mod staging;
@@ -42,6 +46,7 @@ use api::ApiState;
 use api_requests::ApiRequests;
 use events::Events;
 use fleet::Fleet;
+use proving::Seen;
 use registry::Registry;
 use tokens::Tokens;
 
@@ -151,9 +156,13 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
     let (registry, _writer) =
         Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;
-    let keeper = snapshots::start(folder, registry.clone(), events.clone())
-        .map_err(system("the snapshot's thread"))?;
     let fleet = Arc::new(Fleet::new(events.clone(), registry.propagation().clone()));
+    let look = {
+        let (fleet, processes) = (fleet.clone(), processes.clone());
+        move || Seen::of(&fleet.edges(), &processes.latest())
+    };
+    let keeper = snapshots::start(folder, registry.clone(), events.clone(), Box::new(look))
+        .map_err(system("the snapshot's thread"))?;
     let api_requests = ApiRequests::default();
 
     let admin_state = AdminState {

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::writer::Writer;
@@ -25,8 +24,9 @@ use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
 use super::propagation::Propagation;
 use super::refusal::Refusal;
+use super::shrink::ShrinkGuard;
 use super::staging::{Batch, LeaseChange, Staging};
-use super::state::{Counts, State, Stored};
+use super::state::{Counts, State};
 use super::store::{Contents, Store, StoreFailure};
 use super::tokens::Tokens;
 use crate::feed::messages::{AppRecord, Delta, Removed, Totals};
@@ -66,6 +66,7 @@ pub struct Registry {
     clock: LeaseClock,
     tokens: Arc<Tokens>,
     works: mpsc::Sender<Work>,
+    guard: ShrinkGuard,
     propagation: Arc<Propagation>,
     head: watch::Sender<u64>,
     /// False once the writer is gone; then control must end.
@@ -85,6 +86,7 @@ impl Registry {
         tokens: Arc<Tokens>,
     ) -> io::Result<(Arc<Registry>, JoinHandle<()>)> {
         let (works, queue) = mpsc::channel(QUEUE);
+        let guard = ShrinkGuard::new(contents.doubt);
         let (state, leases) = load(contents);
         let registry = Arc::new(Registry {
             head: watch::Sender::new(state.revision),
@@ -93,6 +95,7 @@ impl Registry {
             clock: LeaseClock::default(),
             tokens,
             works,
+            guard,
             propagation: Arc::default(),
             writing: watch::Sender::new(true),
             closing: AtomicBool::new(false),
@@ -184,6 +187,11 @@ impl Registry {
     pub fn removed(&self) -> (u64, Removed) {
         let state = self.read();
         (state.revision, state.removed)
+    }
+
+    /// Whether its tables may go out.
+    pub fn guard(&self) -> &ShrinkGuard {
+        &self.guard
     }
 
     /// An app.
@@ -382,18 +390,16 @@ fn load(contents: Contents) -> (State, Leases) {
         apps,
         changes,
         tokens: _,
+        doubt: _,
     } = contents;
     let mut state = State::new(cluster_id, epoch, changes_floor);
     let mut leases = Leases::default();
-    for (name, bytes) in apps {
-        let record = AppRecord::decode(&*bytes).expect("records must have been checked when read");
-        let key: Arc<str> = name.into();
-        for host in &record.domains {
-            state.assign(host.as_str().into(), Some(key.clone()));
+    for app in &apps {
+        if let Some(record) = &app.timed {
+            leases.settle(&app.name, Some(record), 0);
         }
-        leases.settle(&key, Some(&record), 0);
-        state.place(key, Some(Stored::new(&record)));
     }
+    state.fill(apps);
     state.advance(changes);
     state.revision = revision;
     state.removed = removed;

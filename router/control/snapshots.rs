@@ -4,7 +4,9 @@
 //! Owns `<state_dir>/table/`: its only writer. A thread of its own follows the
 //! registry like an edge does, appends to the journal and takes a new snapshot
 //! when that has grown long. Never in a change's way: if the disk fails, that
-//! is said and tried again, and everything else goes on.
+//! is said and tried again, and everything else goes on. Writes nothing while
+//! the store is doubted (see [`shrink`](super::shrink)): the table on disk may be
+//! the right one.
 
 use std::fs;
 use std::io;
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 
 use super::changes::{Compacted, Follower};
 use super::events::Events;
+use super::nursery::{Look, Nursery};
 use super::registry::Registry;
 use crate::feed::journal::Journal;
 use crate::feed::snapshot::{self, FileError, Head, SnapshotWriter};
@@ -38,6 +41,8 @@ const PACE: Duration = Duration::from_millis(100);
 const SYNC: Duration = Duration::from_secs(1);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often the files are looked after with no change to write.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Where the table is.
 pub fn folder(state_dir: &Path) -> PathBuf {
@@ -61,16 +66,22 @@ impl Keeper {
     }
 }
 
-/// Starts keeping the table in `folder`.
+/// Starts keeping the table in `folder`. `look` tells how the edges do, by which
+/// a table proves itself.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn start(folder: PathBuf, registry: Arc<Registry>, events: Arc<Events>) -> io::Result<Keeper> {
+pub fn start(
+    folder: PathBuf,
+    registry: Arc<Registry>,
+    events: Arc<Events>,
+    look: Look,
+) -> io::Result<Keeper> {
     let (stop, stopping) = watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let mut writer = Writer {
+    let writer = Writer {
         folder,
         follower: registry.follow(u64::MAX),
         registry,
@@ -79,11 +90,11 @@ pub fn start(folder: PathBuf, registry: Arc<Registry>, events: Arc<Events>) -> i
         begun: Instant::now(),
         unsynced: false,
         synced_at: Instant::now(),
+        nursery: Nursery::new(look),
     };
     let thread = thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || {
-            writer.resume();
             runtime.block_on(keep(writer, &events, stopping));
         })?;
     Ok(Keeper { stop, thread })
@@ -92,10 +103,14 @@ pub fn start(folder: PathBuf, registry: Arc<Registry>, events: Arc<Events>) -> i
 async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver<bool>) {
     let mut head = writer.registry.head();
     let mut failing = false;
+    if !wait_until_believed(&writer.registry, &mut stopping).await {
+        return;
+    }
+    writer.resume();
     loop {
         head.mark_unchanged();
         let last = *stopping.borrow_and_update();
-        let result = writer.catch_up(last);
+        let result = writer.catch_up(last).and_then(|()| writer.prove());
         if let Err(error) = &result {
             // Whatever state the files are in, a new snapshot replaces it.
             writer.journal = None;
@@ -127,12 +142,26 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
                 Err(_) => return,
             },
         }
-        let retry = tokio::time::sleep(if writer.unsynced { SYNC } else { RETRY });
+        let retry = tokio::time::sleep(match failing {
+            true => RETRY,
+            false if writer.unsynced => SYNC,
+            false => LOOK,
+        });
         tokio::select! {
             moved = head.changed(), if !failing => if moved.is_err() { return },
             () = retry => {}
             stopped = stopping.changed() => if stopped.is_err() { return },
         }
+    }
+}
+
+/// Waits while the store is doubted. False: control ends before it is settled.
+async fn wait_until_believed(registry: &Registry, stopping: &mut watch::Receiver<bool>) -> bool {
+    let mut standing = registry.guard().follow();
+    tokio::select! {
+        biased;
+        believed = standing.wait_for(|standing| standing.withheld.is_none()) => believed.is_ok(),
+        _ = stopping.wait_for(|stopping| *stopping) => false,
     }
 }
 
@@ -150,34 +179,65 @@ struct Writer {
     /// Something was appended since the journal was last synced.
     unsynced: bool,
     synced_at: Instant,
+    nursery: Nursery,
 }
 
 impl Writer {
-    /// Goes on with the journal found, if it belongs to this store.
+    /// Goes on with the files found, if they belong to this store and are
+    /// whole. What the store was doubted for is not in its log: then they are
+    /// not gone on with.
     fn resume(&mut self) {
-        let ours = |journal: &Journal| {
-            let Head {
-                cluster_id, epoch, ..
-            } = journal.head();
-            *cluster_id == self.registry.cluster_id()
-                && *epoch == self.registry.epoch()
-                && journal.revision() <= self.registry.revision()
+        if let Err(error) = self.nursery.resume(&self.folder, &self.registry) {
+            tracing::warn!("the table on trial: {error}");
+        }
+        let ours = |head: &Head, revision: u64| {
+            head.cluster_id == self.registry.cluster_id()
+                && head.epoch == self.registry.epoch()
+                && revision <= self.registry.revision()
         };
+        if self.registry.guard().standing().confirmations > 0 {
+            return;
+        }
         match Journal::open(&self.folder) {
-            Ok(journal) if ours(&journal) => {
-                self.follower.has_seen(journal.revision());
-                self.journal = Some(journal);
-                // Else the first megabytes of changes after a start would have
-                // all apps written anew.
-                let snapshot = fs::metadata(self.folder.join(snapshot::FILE));
-                self.snapshot_bytes = snapshot.map_or(0, |about| about.len());
+            Ok(journal) if ours(journal.head(), journal.revision()) => {
+                match snapshot::check(&self.folder) {
+                    Ok(head) if leads_to(&head, &journal) => {
+                        self.follower.has_seen(journal.revision());
+                        self.journal = Some(journal);
+                        // Else the first megabytes of changes after a start would
+                        // have all apps written anew.
+                        let snapshot = fs::metadata(self.folder.join(snapshot::FILE));
+                        self.snapshot_bytes = snapshot.map_or(0, |about| about.len());
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!("a new snapshot is taken: {error}"),
+                }
             }
             Ok(_) | Err(FileError::Missing { .. }) => {}
             Err(error) => tracing::warn!("a new snapshot is taken: {error}"),
         }
     }
 
+    /// Puts a snapshot on trial where one is due, and looks how it does.
+    fn prove(&mut self) -> Result<(), FileError> {
+        let now = Instant::now();
+        let (revision, apps) = (self.registry.revision(), self.registry.totals().apps);
+        if self.nursery.wants(revision, apps, now) {
+            let snapshot = self.journal.as_ref().map(|journal| journal.head().revision);
+            if snapshot != Some(revision) {
+                self.take_snapshot()?;
+            }
+            self.nursery.begin(&self.folder)?;
+        }
+        self.nursery.observe(&self.folder, apps, now)
+    }
+
     fn catch_up(&mut self, is_last: bool) -> Result<(), FileError> {
+        if self.journal.as_ref().is_some_and(|it| !it.is_in_place()) {
+            // Somebody took the folder away: what is appended would be lost.
+            tracing::warn!("{} is gone: it is written anew", self.folder.display());
+            self.journal = None;
+        }
         loop {
             let Some(journal) = &mut self.journal else {
                 self.take_snapshot()?;
@@ -185,15 +245,18 @@ impl Writer {
             };
             match self.registry.delta(journal.revision(), DELTA_TOUCHES) {
                 Ok(None) => break,
-                Ok(Some(delta)) => match journal.append(&delta) {
-                    Ok(()) => {
-                        self.unsynced = true;
-                        self.follower.has_seen(delta.to);
+                Ok(Some(mut delta)) => {
+                    delta.totals = Some(self.registry.totals());
+                    match journal.append(&delta) {
+                        Ok(()) => {
+                            self.unsynced = true;
+                            self.follower.has_seen(delta.to);
+                        }
+                        // Too long for a frame: a snapshot holds it all the same.
+                        Err(FileError::Refused { .. }) => self.journal = None,
+                        Err(error) => return Err(error),
                     }
-                    // Too long for a frame: a snapshot holds it all the same.
-                    Err(FileError::Refused { .. }) => self.journal = None,
-                    Err(error) => return Err(error),
-                },
+                }
                 Err(Compacted { .. }) => self.journal = None,
             }
         }
@@ -217,13 +280,15 @@ impl Writer {
     /// may be written as they are then; the journal, which follows from that
     /// revision, brings all of them up to date.
     fn take_snapshot(&mut self) -> Result<(), FileError> {
+        let (revision, removed) = self.registry.removed();
         let head = Head {
             cluster_id: self.registry.cluster_id(),
             epoch: self.registry.epoch(),
-            revision: self.registry.revision(),
+            revision,
         };
         self.follower.has_seen(head.revision);
         let mut writer = SnapshotWriter::create(&self.folder, &head)?;
+        writer.removed(removed);
         let mut after = String::new();
         loop {
             let page = self.registry.page(&after, PAGE);
@@ -242,12 +307,24 @@ impl Writer {
     }
 }
 
+/// Whether a journal goes on where a snapshot ends.
+fn leads_to(snapshot: &Head, journal: &Journal) -> bool {
+    snapshot.cluster_id == journal.head().cluster_id
+        && snapshot.epoch == journal.head().epoch
+        && (journal.head().revision..=journal.revision()).contains(&snapshot.revision)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::boot::{self, Extent, known_good};
     use crate::control::staging::{AppSpec, Condition};
     use crate::control::tokens::Tokens;
+
+    /// No edge to be seen.
+    fn nobody() -> Look {
+        Box::new(Default::default)
+    }
 
     async fn registry(state_dir: &Path, events: &Events) -> Arc<Registry> {
         let table = folder(state_dir);
@@ -288,7 +365,13 @@ mod tests {
         let events = Arc::<Events>::default();
         for round in 0..3 {
             let registry = registry(dir.path(), &events).await;
-            let keeper = start(folder(dir.path()), registry.clone(), events.clone()).unwrap();
+            let keeper = start(
+                folder(dir.path()),
+                registry.clone(),
+                events.clone(),
+                nobody(),
+            )
+            .unwrap();
             let revision = put(&registry, &format!("app-{round}")).await;
             registry.close().await;
             keeper.finish();
@@ -304,7 +387,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let events = Arc::<Events>::default();
         let first = registry(dir.path(), &events).await;
-        let keeper = start(folder(dir.path()), first.clone(), events.clone()).unwrap();
+        let keeper = start(folder(dir.path()), first.clone(), events.clone(), nobody()).unwrap();
         for n in 0..50 {
             put(&first, &format!("app-{n}")).await;
         }
@@ -315,7 +398,7 @@ mod tests {
         let second = registry(dir.path(), &events).await;
         assert_eq!(second.counts().apps, 50);
         assert!(second.revision() > first.revision() && second.epoch() > first.epoch());
-        let keeper = start(folder(dir.path()), second.clone(), events.clone()).unwrap();
+        let keeper = start(folder(dir.path()), second.clone(), events.clone(), nobody()).unwrap();
         put(&second, "after").await;
         second.close().await;
         keeper.finish();
@@ -328,7 +411,13 @@ mod tests {
         let events = Arc::<Events>::default();
         fs::write(folder(dir.path()), "in the way").unwrap();
         let registry = registry(dir.path(), &events).await;
-        let keeper = start(folder(dir.path()), registry.clone(), events.clone()).unwrap();
+        let keeper = start(
+            folder(dir.path()),
+            registry.clone(),
+            events.clone(),
+            nobody(),
+        )
+        .unwrap();
         assert_eq!(put(&registry, "a").await, 1);
         assert_eq!(put(&registry, "b").await, 2);
         registry.close().await;

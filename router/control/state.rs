@@ -12,10 +12,11 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::changes::{ChangeLog, Compacted, Entry};
+use super::loading::Loaded;
 use crate::feed::messages::{AppRecord, Change, Delta, Op, Removed, Totals};
 
 /// An app as held: a million of them must fit into a few hundred megabytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stored {
     /// The revision of its last change.
     pub revision: u64,
@@ -186,6 +187,21 @@ impl State {
             Bound::Excluded(after)
         };
         self.apps.range::<str, _>((from, Bound::Unbounded))
+    }
+
+    /// Takes in every app of a store, in order of name; there must be none yet.
+    pub(super) fn fill(&mut self, apps: Vec<Loaded>) {
+        self.hosts
+            .reserve(apps.iter().map(|app| app.domains.len()).sum());
+        self.backends = apps.iter().map(Loaded::backends).sum();
+        let placed = apps.into_iter().map(|app| {
+            for host in app.domains {
+                self.hosts.insert(host.into(), app.name.clone());
+            }
+            (app.name, app.stored)
+        });
+        // Sorted as they are, the tree is built in one pass.
+        self.apps = placed.collect();
     }
 
     /// Puts an app in, or takes it out; claims are merged apart from it.

@@ -20,9 +20,11 @@ use redb::{
 };
 
 use super::changes::Entry;
+use super::loading::{self, Loaded, Row, Undecoded};
 use super::staging::Batch;
 use super::tokens::TokenRecord;
-use crate::feed::messages::{AppRecord, Removed};
+use crate::feed::messages::Removed;
+use crate::policy::shrink::Shrink;
 
 /// name → [`AppRecord`].
 const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
@@ -101,11 +103,13 @@ pub struct Contents {
     /// What was ever removed.
     pub removed: Removed,
     /// Every app, by name.
-    pub apps: Vec<(Box<str>, Box<[u8]>)>,
+    pub apps: Vec<Loaded>,
     /// Every issued token.
     pub tokens: Vec<TokenRecord>,
     /// The change log's tail.
     pub changes: Vec<Entry>,
+    /// It lacks more than can be believed; judged when control boots.
+    pub doubt: Option<Shrink>,
 }
 
 /// How the file is opened, and whether every page of it is verified; another
@@ -126,6 +130,13 @@ pub struct Store {
 /// Where the store is.
 pub fn store_path(state_dir: &Path) -> PathBuf {
     state_dir.join("store.redb")
+}
+
+impl Contents {
+    /// Backends of all its apps.
+    pub fn backends(&self) -> u64 {
+        self.apps.iter().map(Loaded::backends).sum()
+    }
 }
 
 impl fmt::Debug for Store {
@@ -178,8 +189,8 @@ impl Store {
                 .open_table(IDENTITY)?
                 .insert("cluster_id", contents.cluster_id.as_str())?;
             let mut apps = transaction.open_table(APPS)?;
-            for (name, bytes) in &contents.apps {
-                apps.insert(&**name, &**bytes)?;
+            for app in &contents.apps {
+                apps.insert(&*app.name, app.bytes())?;
             }
             let mut tokens = transaction.open_table(TOKENS)?;
             for token in &contents.tokens {
@@ -470,14 +481,13 @@ fn read_tables(
         .map(|id| id.value().to_owned())
         .unwrap_or_default();
     let apps = transaction.open_table(APPS).map_err(unread)?;
+    let mut rows: Vec<Row> = Vec::new();
     for row in apps.iter().map_err(unread)? {
         let (name, bytes) = row.map_err(unread)?;
-        AppRecord::decode(bytes.value())
-            .map_err(|error| ReadProblem::Record(format!("app `{}`", name.value()), error))?;
-        contents
-            .apps
-            .push((name.value().into(), bytes.value().into()));
+        rows.push((name.value().into(), bytes.value().into()));
     }
+    contents.apps = loading::decode(rows)
+        .map_err(|Undecoded { name, error }| ReadProblem::Record(format!("app `{name}`"), error))?;
     let tokens = transaction.open_table(TOKENS).map_err(unread)?;
     for row in tokens.iter().map_err(unread)? {
         let (id, bytes) = row.map_err(unread)?;

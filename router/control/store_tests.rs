@@ -128,7 +128,7 @@ async fn a_full_disk_refuses_changes_and_takes_them_again_once_there_is_room() {
     assert!(registry.is_writing());
     registry.close().await;
     let (_store, contents) = Store::open(&path).unwrap();
-    let names: Vec<_> = contents.apps.iter().map(|(name, _)| &**name).collect();
+    let names: Vec<_> = contents.apps.iter().map(|app| &*app.name).collect();
     assert_eq!((contents.revision, names), (2, vec!["after", "before"]));
 }
 
@@ -218,7 +218,7 @@ fn a_killed_process_has_lost_nothing_that_was_acknowledged() {
         child.wait().unwrap();
         acknowledged = acknowledged.max(heard);
         let (_store, contents) = Store::open(&store_path(dir.path())).unwrap();
-        let names: Vec<_> = contents.apps.iter().map(|(name, _)| &**name).collect();
+        let names: Vec<_> = contents.apps.iter().map(|app| &*app.name).collect();
         for n in 0..acknowledged {
             assert!(
                 names.contains(&format!("app-{n}").as_str()),

@@ -15,6 +15,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -125,6 +126,13 @@ impl Journal {
     /// The revision its last delta reached.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Whether it is still what its path names: not removed, not replaced.
+    pub fn is_in_place(&self) -> bool {
+        let own = self.file.metadata().map(|it| (it.dev(), it.ino()));
+        let named = fs::metadata(&self.path).map(|it| (it.dev(), it.ino()));
+        matches!((own, named), (Ok(own), Ok(named)) if own == named)
     }
 
     /// Its length: a writer takes a new snapshot once it is long.

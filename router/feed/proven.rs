@@ -1,14 +1,17 @@
 //! The table that ran well: what an edge stands on when edges crash one after
 //! another over the newest.
 //!
-//! Owns the names of its files and how it is read. Never writes and never
+//! Owns its files, how they are read and how one becomes the other. Never
 //! decides that a table has proven itself: control's keeper does.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::last_known_good::Damage;
 use super::messages::AppRecord;
-use super::snapshot::{self, FileError, Snapshot};
+use super::snapshot::write::sync_folder;
+use super::snapshot::{self, FileError, Head, Snapshot};
 use super::{LastKnownGood, NoTable};
 
 /// The table that ran well, in the table's folder: a snapshot file.
@@ -52,6 +55,61 @@ pub fn proven_table(
     }
     read.damage = damage.lines;
     Ok(read)
+}
+
+/// Puts the newest snapshot on trial beside the one that ran well; returns what
+/// it is of and how many apps it has.
+///
+/// # Errors
+/// There is no snapshot, or I/O.
+pub fn nominate(folder: &Path) -> Result<(Head, u64), FileError> {
+    let (current, candidate) = (folder.join(snapshot::FILE), folder.join(CANDIDATE_FILE));
+    remove(&candidate)?;
+    // A snapshot is never written to, only replaced: a second name keeps it.
+    if fs::hard_link(&current, &candidate).is_err() {
+        // A file system without links. Half a copy is no candidate.
+        let copied = folder.join("candidate.new");
+        fs::copy(&current, &copied).map_err(FileError::io(&current))?;
+        fs::rename(&copied, &candidate).map_err(FileError::io(&candidate))?;
+    }
+    let snapshot = Snapshot::open(&candidate)?;
+    let apps = snapshot.apps.ok_or(FileError::Damaged {
+        path: candidate,
+        what: "its index",
+    })?;
+    Ok((snapshot.head, apps))
+}
+
+/// What a file of these two is of, and how many apps it has; `None`: it is not
+/// there, or of no use.
+pub fn look_at(folder: &Path, file: &str) -> Option<(Head, u64)> {
+    let snapshot = Snapshot::open(&folder.join(file)).ok()?;
+    Some((snapshot.head, snapshot.apps?))
+}
+
+/// The candidate ran well: it takes the place of the one that did before.
+///
+/// # Errors
+/// I/O; the one before is then still in place.
+pub fn promote(folder: &Path) -> Result<(), FileError> {
+    let candidate = folder.join(CANDIDATE_FILE);
+    fs::rename(&candidate, folder.join(FILE)).map_err(FileError::io(&candidate))?;
+    sync_folder(folder).map_err(FileError::io(folder))
+}
+
+/// Takes a file of these two away, if it is there: it is of no use.
+///
+/// # Errors
+/// I/O.
+pub fn withdraw(folder: &Path, file: &str) -> Result<(), FileError> {
+    remove(&folder.join(file))
+}
+
+fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::io(path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// The first that is whole, else the first that opens.

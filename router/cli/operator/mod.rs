@@ -48,6 +48,8 @@ pub enum OperatorCommand {
     Eject(Backend),
     /// Let a backend back into rotation, whoever took it out
     Readmit(Backend),
+    /// Let a table go out that lacks more than was removed: the event shrink_refused says how much
+    ConfirmShrink(Plain),
     /// Watch the router work
     Top(Top),
     /// Replace a running router by the binary now on disk, cutting nobody off
@@ -191,7 +193,7 @@ impl OperatorCommand {
     fn settings(&self) -> &SettingsArgs {
         match self {
             OperatorCommand::Import(args) => &args.settings,
-            OperatorCommand::Export(args) => &args.settings,
+            OperatorCommand::Export(args) | OperatorCommand::ConfirmShrink(args) => &args.settings,
             OperatorCommand::Apps(args) => &args.settings,
             OperatorCommand::App(args) | OperatorCommand::Backends(args) => &args.settings,
             OperatorCommand::Events(args) => &args.settings,
@@ -216,6 +218,7 @@ pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
         OperatorCommand::Drain(args) => orders::drain(&client, args),
         OperatorCommand::Eject(args) => orders::eject(&client, args),
         OperatorCommand::Readmit(args) => orders::readmit(&client, args),
+        OperatorCommand::ConfirmShrink(_) => orders::confirm_shrink(&client),
         OperatorCommand::Top(args) => top::top(&client, args),
         OperatorCommand::Upgrade(args) => upgrade::upgrade(&client, args),
     };

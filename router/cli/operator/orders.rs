@@ -1,4 +1,5 @@
-//! `drain`, `eject`, `readmit`: what an operator orders about a backend.
+//! `drain`, `eject`, `readmit`: what an operator orders about a backend; and
+//! `confirm-shrink`, about the whole table.
 
 use serde_json::Value;
 
@@ -69,6 +70,18 @@ pub(super) fn readmit(client: &Client<'_>, args: &Backend) -> Result<(), Command
         ));
     }
     print(&said)
+}
+
+/// `portico confirm-shrink`
+pub(super) fn confirm_shrink(client: &Client<'_>) -> Result<(), CommandError> {
+    let answer = client.post(Port::Admin, "/table/confirm", None)?;
+    if client.json() {
+        return print_json(&answer);
+    }
+    print(&format!(
+        "confirmed: up to {} apps and {} backends are gone; the table of revision {} goes out\n",
+        answer["apps"], answer["backends"], answer["revision"],
+    ))
 }
 
 fn order(client: &Client<'_>, args: &Backend, verb: &str) -> Result<Value, CommandError> {

@@ -75,7 +75,7 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
         is_relieved && supervised.iter().any(is_it)
     };
     for edge in edges {
-        let counts = edge.is_waited_for() && edge.active_revision.is_none();
+        let counts = edge.is_waited_for() && !edge.holds_table();
         if counts && !is_replacement(edge.pid) {
             reasons.push(format!("Edge {} serves no table yet.", edge.pid));
         }
@@ -174,6 +174,8 @@ mod tests {
             is_pinned: false,
             apps: 0,
             nacks: 0,
+            has_table: false,
+            doubt: None,
         }
     }
 

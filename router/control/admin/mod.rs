@@ -17,6 +17,7 @@
 //! | `/events` | server-sent events |
 //! | `/config` | settings in force |
 //! | `POST /apps/{app}/backends/{id}/drain` | takes a backend out of rotation, then removes it |
+//! | `POST /table/confirm` | lets a table go out that lacks more than was removed |
 //! | `POST /apps/{app}/backends/{id}/eject` | takes a backend out of rotation, until it is let back in |
 //! | `POST /apps/{app}/backends/{id}/readmit` | lets it back in, whoever took it out |
 //! | `POST /upgrade` | replaces every process by the binary now on disk |
@@ -33,6 +34,7 @@ mod overview;
 mod own;
 mod procfs;
 mod scrape;
+mod shrink;
 pub(super) mod upgrade;
 
 use std::sync::Arc;
@@ -108,6 +110,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/overview", get(overview::overview))
         .route("/processes", get(health::processes))
         .route("/config", get(health::config))
+        .route("/table/confirm", post(shrink::confirm))
         .route("/events", get(events::events))
         .route("/apps", get(apps::list))
         .route("/apps/{app}", get(apps::show))

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, Observed};
 use super::scrape::Scraped;
-use super::{Admin, apps, backend, events, health};
+use super::{Admin, apps, backend, events, health, shrink};
 use crate::control::AdminState;
 use crate::control::propagation::Spread;
 use crate::observe::histogram::{BOUNDS, bound};
@@ -34,6 +34,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
         "revision": state.registry.revision(),
         "active_revision": state.fleet.active_revision(),
         "ready": state.fleet.is_serving(),
+        "doubted": shrink::doubted(state),
         "registered": {
             "apps": counts.apps,
             "domains": counts.domains,

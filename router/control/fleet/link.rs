@@ -16,16 +16,19 @@ use prost::Message;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::gate::{Gate, Pass};
 use super::{Ask, Fleet, Membership};
 use crate::control::changes::Follower;
+use crate::control::events::Events;
 use crate::control::registry::Registry;
+use crate::control::shrink;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    AppRecord, Beat, Body, Collect, EdgeHello, Envelope, Hello, Order, Report, Snapshot,
+    Beat, Body, Collect, Doubt, EdgeHello, Envelope, Hello, Order, Report, Snapshot,
 };
 
 /// Edges connected at once.
@@ -67,10 +70,13 @@ pub async fn serve(listener: UnixListener, fleet: Arc<Fleet>, registry: Arc<Regi
 
 async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
     let (mut reader, writer) = stream.into_split();
+    let (refused, refusals) = watch::channel(None);
     let mut link = Link {
         writer,
+        gate: Gate::new(registry.guard().follow(), refusals),
+        is_confirmed: false,
         follower: registry.follow(u64::MAX),
-        registry,
+        registry: registry.clone(),
         cursor: None,
         is_pinned: false,
     };
@@ -102,8 +108,17 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
     };
     fleet.events().say("edge_connected", "", "", text);
     let questions = Questions::default();
+    let heard = Heard {
+        member: &member,
+        fleet: &fleet,
+        questions: &questions,
+        doubted: &|doubt| {
+            say_doubted(fleet.events(), pid, &doubt);
+            refused.send_replace(Some(registry.guard().standing().confirmations));
+        },
+    };
     let ended = tokio::select! {
-        error = hear(&mut reader, &mut buffer, &member, &fleet, &questions) => error,
+        error = hear(&mut reader, &mut buffer, heard) => error,
         error = link.speak(asks, &questions) => error,
     };
     fleet.events().say(
@@ -114,14 +129,42 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
     );
 }
 
+/// An edge did not take the whole table it was sent.
+fn say_doubted(events: &Events, pid: u32, doubt: &Doubt) {
+    let lost = shrink::vanishing(doubt);
+    let text = format!(
+        "edge {pid} did not take the table of revision {}: it holds {} apps with {} backends, and with {} apps and \
+         {} backends offered at least {} apps and {} backends would be gone, more than were removed. It serves what \
+         it holds and hears of no change until that is settled: {}",
+        doubt.revision,
+        doubt.apps_held,
+        doubt.backends_held,
+        doubt.apps_offered,
+        doubt.backends_offered,
+        lost.apps,
+        lost.backends,
+        shrink::REMEDY
+    );
+    events.say("shrink_refused", "", "", text);
+}
+
+/// Where what an edge says goes.
+#[derive(Clone, Copy)]
+struct Heard<'h> {
+    member: &'h Membership,
+    fleet: &'h Fleet,
+    questions: &'h Questions,
+    doubted: &'h (dyn Fn(Doubt) + Send + Sync),
+}
+
 /// Takes what an edge says until it stops talking.
-async fn hear(
-    reader: &mut OwnedReadHalf,
-    buffer: &mut BytesMut,
-    member: &Membership,
-    fleet: &Fleet,
-    questions: &Questions,
-) -> FrameError {
+async fn hear(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, heard: Heard<'_>) -> FrameError {
+    let Heard {
+        member,
+        fleet,
+        questions,
+        doubted,
+    } = heard;
     loop {
         let envelope = match codec::read_async(reader, buffer).await {
             Ok(envelope) => envelope,
@@ -148,6 +191,10 @@ async fn hear(
                 }
             }
             Some(Body::Event(event)) => fleet.events().push(event),
+            Some(Body::Doubt(doubt)) => {
+                member.doubted(doubt);
+                doubted(doubt);
+            }
             // What this version does not know, or is not for control.
             _ => {}
         }
@@ -163,6 +210,10 @@ struct Link {
     follower: Follower,
     /// It stays with the table it has: nothing of it is sent.
     is_pinned: bool,
+    /// Whether anything of the table may be sent.
+    gate: Gate,
+    /// The next whole table is one that an operator confirmed.
+    is_confirmed: bool,
 }
 
 impl Link {
@@ -222,6 +273,7 @@ impl Link {
                     }
                     Some(Ask::Carry(order)) => self.carry(order).await,
                 },
+                () = self.gate.changed(), if !self.is_pinned => Ok(()),
             };
             if let Err(error) = sent {
                 return error;
@@ -242,6 +294,15 @@ impl Link {
     async fn catch_up(&mut self) -> Result<(), FrameError> {
         if self.is_pinned {
             return Ok(());
+        }
+        match self.gate.pass() {
+            Pass::Open => {}
+            Pass::Whole => (self.cursor, self.is_confirmed) = (None, true),
+            Pass::Shut => {
+                // A whole table comes next: the log keeps nothing for that.
+                self.follower.has_seen(u64::MAX);
+                return Ok(());
+            }
         }
         let mut touches = DELTA_TOUCHES;
         loop {
@@ -270,48 +331,45 @@ impl Link {
     /// be sent as they are then; the deltas from that revision on, which
     /// follow, bring all of them up to date.
     async fn send_snapshot(&mut self) -> Result<(), FrameError> {
-        let revision = self.registry.revision();
+        let (revision, removed) = self.registry.removed();
         self.follower.has_seen(revision);
         let mut after = String::new();
-        let mut part: Vec<AppRecord> = Vec::new();
-        let (mut bytes, mut first) = (0, true);
+        let mut part = Snapshot {
+            first: true,
+            is_confirmed: std::mem::take(&mut self.is_confirmed),
+            removed: Some(removed),
+            ..Snapshot::default()
+        };
+        let mut bytes = 0;
         loop {
             let page = self.registry.page(&after, SNAPSHOT_PAGE);
-            let last = page.len() < SNAPSHOT_PAGE;
+            part.last = page.len() < SNAPSHOT_PAGE;
             if let Some(record) = page.last() {
                 after.clone_from(&record.name);
             }
             for record in page {
                 let length = record.encoded_len();
-                if bytes + length > FRAME_BYTES && !part.is_empty() {
-                    let apps = std::mem::take(&mut part);
-                    self.send(
-                        Body::Snapshot(Snapshot {
-                            apps,
-                            first,
-                            last: false,
-                            ..Snapshot::default()
-                        }),
-                        revision,
-                    )
-                    .await?;
-                    (bytes, first) = (0, false);
+                if bytes + length > FRAME_BYTES && !part.apps.is_empty() {
+                    let next = Snapshot {
+                        is_confirmed: part.is_confirmed,
+                        last: part.last,
+                        ..Snapshot::default()
+                    };
+                    let full = std::mem::replace(&mut part, next);
+                    let full = Snapshot {
+                        last: false,
+                        ..full
+                    };
+                    self.send(Body::Snapshot(full), revision).await?;
+                    bytes = 0;
                 }
                 bytes += length;
-                part.push(record);
+                part.apps.push(record);
             }
-            if last {
-                let apps = std::mem::take(&mut part);
-                self.send(
-                    Body::Snapshot(Snapshot {
-                        apps,
-                        first,
-                        last: true,
-                        ..Snapshot::default()
-                    }),
-                    revision,
-                )
-                .await?;
+            if part.last {
+                // What was removed meanwhile may be missing from these parts.
+                part.removed = Some(self.registry.removed().1);
+                self.send(Body::Snapshot(part), revision).await?;
                 self.cursor = Some(revision);
                 return Ok(());
             }

@@ -5,6 +5,7 @@
 //! changes: each edge's [`link`] follows the registry's log with a
 //! cursor of its own.
 
+mod gate;
 pub mod link;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::events::{Events, now_ms};
 use super::propagation::Propagation;
-use crate::feed::messages::{Ack, EdgeHello, Order, Report};
+use crate::feed::messages::{Ack, Doubt, EdgeHello, Order, Report};
 
 /// How long an edge may take to report its counters.
 const COLLECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -48,6 +49,11 @@ pub struct EdgeStatus {
     pub apps: u64,
     /// Records it could not use.
     pub nacks: u64,
+    /// It came with a table, be it of another epoch: what it serves is not
+    /// nothing.
+    pub has_table: bool,
+    /// The whole table it did not take, since too much would have vanished.
+    pub doubt: Option<Doubt>,
 }
 
 impl EdgeStatus {
@@ -58,13 +64,21 @@ impl EdgeStatus {
         !self.is_standby && !self.is_pinned
     }
 
-    /// What it does, in a word: `serving`, `loading` (no table yet), `standby`
-    /// or `pinned`.
+    /// Whether it holds a table to route by, control's newest or not.
+    pub fn holds_table(&self) -> bool {
+        self.has_table || self.active_revision.is_some()
+    }
+
+    /// What it does, in a word: `serving`, `loading` (no table yet), `standby`,
+    /// `pinned` or `doubting` (it did not take control's table).
     pub fn state(&self) -> &'static str {
+        if self.doubt.is_some() {
+            return "doubting";
+        }
         match (self.is_pinned, self.is_standby, self.active_revision) {
             (_, true, _) => "standby",
             (true, ..) => "pinned",
-            (_, _, None) => "loading",
+            (_, _, None) if !self.has_table => "loading",
             _ => "serving",
         }
     }
@@ -131,7 +145,17 @@ impl Fleet {
     /// Whether there is an edge that serves and follows control, and every such
     /// one holds a table.
     pub fn is_serving(&self) -> bool {
-        self.active_revision().is_some()
+        let roster = self.roster();
+        let statuses = roster.edges.values().map(|member| &member.status);
+        let mut waited_for = statuses.filter(|edge| edge.is_waited_for()).peekable();
+        waited_for.peek().is_some() && waited_for.all(EdgeStatus::holds_table)
+    }
+
+    /// The whole tables that edges did not take, one for each such edge.
+    pub fn doubts(&self) -> Vec<Doubt> {
+        let roster = self.roster();
+        let statuses = roster.edges.values().map(|member| &member.status);
+        statuses.filter_map(|status| status.doubt).collect()
     }
 
     /// The revision that every edge routes by; `None`: no edge is connected, or
@@ -238,6 +262,8 @@ impl Fleet {
             is_pinned: hello.is_pinned,
             apps: 0,
             nacks: 0,
+            has_table: hello.has_table,
+            doubt: None,
         };
         roster.edges.insert(id, Member { status, asks });
         self.advance(roster);
@@ -292,11 +318,17 @@ impl Membership {
             status.apps = ack.apps;
             begins = (status.is_standby && !ack.is_standby).then_some(status.pid);
             status.is_standby = ack.is_standby;
+            status.doubt = status.doubt.filter(|doubt| doubt.revision > revision);
         });
         if let Some(pid) = begins {
             let text = format!("edge {pid}, which stood by, serves, at revision {revision}");
             self.fleet.events.say("edge_serves", "", "", text);
         }
+    }
+
+    /// The edge did not take a whole table.
+    pub fn doubted(&self, doubt: Doubt) {
+        self.update(|status| status.doubt = Some(doubt));
     }
 
     /// The edge could not use a record.

@@ -266,7 +266,7 @@ pub struct Ack {
 
 /// A whole table that would have made too much vanish in one step. The one
 /// held before stands.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Doubt {
     /// The revision refused.
     #[prost(uint64, tag = "1")]

@@ -28,7 +28,7 @@ pub use read::Snapshot;
 pub use write::SnapshotWriter;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::messages::{Removed, Totals};
 
@@ -161,7 +161,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> FileError + '_ {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> FileError + '_ {
         move |source| match source.kind() {
             io::ErrorKind::NotFound => FileError::Missing { path: path.into() },
             _ => FileError::Io {
@@ -170,6 +170,22 @@ impl FileError {
             },
         }
     }
+}
+
+/// Verifies every byte of the newest snapshot in `folder`; returns what it is
+/// of.
+///
+/// # Errors
+/// Missing, unreadable, too new, or damaged anywhere.
+pub fn check(folder: &Path) -> Result<Head, FileError> {
+    let snapshot = Snapshot::open(&folder.join(FILE))?;
+    if snapshot.is_whole() && !snapshot.is_summary_damaged {
+        return Ok(snapshot.head);
+    }
+    Err(FileError::Damaged {
+        path: snapshot.path().into(),
+        what: "what it holds",
+    })
 }
 
 /// The section of an app in a file of `sections` sections. Part of the format.
@@ -221,7 +237,7 @@ const HEAD_FIXED_BYTES: usize = 40;
 pub(super) fn read_head(
     file: &mut impl io::Read,
     magic: [u8; 8],
-    path: &std::path::Path,
+    path: &Path,
 ) -> Result<(Vec<u8>, u32, Head), FileError> {
     let damaged = |what| FileError::Damaged {
         path: path.into(),

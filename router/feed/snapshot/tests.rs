@@ -20,7 +20,7 @@ fn app(n: usize, text: &str) -> AppRecord {
     }
 }
 
-fn read_all(path: &std::path::Path) -> (Vec<AppRecord>, bool) {
+fn read_all(path: &Path) -> (Vec<AppRecord>, bool) {
     let snapshot = Snapshot::open(path).unwrap();
     let mut apps = Vec::new();
     let mut is_whole = true;
