@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body};
 
 use super::{CommandError, Reach};
 use crate::cli::SettingsArgs;
@@ -13,6 +13,8 @@ use crate::cli::SettingsArgs;
 const CONNECT: Duration = Duration::from_secs(5);
 /// For whole answers; streams may take as long as they like.
 const ANSWER: Duration = Duration::from_secs(30);
+/// For a piece of an import, its commit included.
+const LINES: Duration = Duration::from_secs(120);
 /// The longest document read whole.
 const ANSWER_BYTES: u64 = 64 << 20;
 
@@ -30,6 +32,17 @@ impl Port {
             Port::Api => "--api or PORTICO_API",
         }
     }
+}
+
+/// Why lines were not taken.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nobody listens there.
+    Absent(CommandError),
+    /// It may be taken if it is sent again.
+    Passing(CommandError),
+    /// It will not be.
+    Final(CommandError),
 }
 
 /// A router, as reached by options, environment and settings.
@@ -97,36 +110,63 @@ impl<'a> Client<'a> {
         answered(&url, response, token.err()).map(|response| (url, response))
     }
 
-    /// Sends `body`, however long it is and takes; `None`: there is none. The
-    /// answer is a document.
-    pub fn post(
-        &self,
-        port: Port,
-        path: &str,
-        body: Option<(&str, &mut dyn Read)>,
-    ) -> Result<Value, CommandError> {
+    /// An order without a body; the answer is a document.
+    pub fn post(&self, port: Port, path: &str) -> Result<Value, CommandError> {
         let url = self.url(port, path)?;
         let token = self.reach.token(self.settings);
-        let timeout = body.is_none().then_some(ANSWER);
         let mut request = self
             .agent
             .post(&url)
             .config()
-            .timeout_global(timeout)
+            .timeout_global(Some(ANSWER))
             .build();
         if let Ok(token) = &token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let sent = match body {
-            None => request.send_empty(),
-            // Asking first lets a refusal come before the body has gone out.
-            Some((kind, reader)) => request
-                .header("content-type", kind)
-                .header("expect", "100-continue")
-                .send(SendBody::from_reader(reader)),
-        };
-        let response = sent.map_err(|error| unreached(port, &url, &error))?;
+        let response = request
+            .send_empty()
+            .map_err(|error| unreached(port, &url, &error))?;
         document(&url, answered(&url, response, token.err())?)
+    }
+
+    /// Sends lines of JSON; the answer is a document. What is told of a failure
+    /// says whether sending them again may help.
+    pub fn post_lines(&self, port: Port, path: &str, lines: &[u8]) -> Result<Value, Trouble> {
+        let url = self.url(port, path).map_err(Trouble::Final)?;
+        let token = self.reach.token(self.settings);
+        let mut request = self
+            .agent
+            .post(&url)
+            .config()
+            .timeout_global(Some(LINES))
+            .build()
+            .header("content-type", "application/x-ndjson")
+            // Asking first lets a refusal come before the lines have gone out.
+            .header("expect", "100-continue");
+        if let Ok(token) = &token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = request.send(lines).map_err(|error| {
+            let told = unreached(port, &url, &error);
+            match error {
+                ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    Trouble::Absent(told)
+                }
+                ureq::Error::HostNotFound | ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+                    Trouble::Final(told)
+                }
+                _ => Trouble::Passing(told),
+            }
+        })?;
+        let is_passing = matches!(
+            response.status(),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::REQUEST_TIMEOUT
+        );
+        let response = answered(&url, response, token.err()).map_err(match is_passing {
+            true => Trouble::Passing,
+            false => Trouble::Final,
+        })?;
+        document(&url, response).map_err(Trouble::Passing)
     }
 
     fn url(&self, port: Port, path: &str) -> Result<String, CommandError> {

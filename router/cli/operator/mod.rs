@@ -7,9 +7,10 @@
 //! What was asked for goes to standard output, everything else to standard
 //! error. Exit codes: 0 done, 1 failed, 2 usage, 64 bad settings.
 
-mod bulk;
 mod client;
 mod events;
+mod export;
+mod import;
 mod orders;
 mod reach;
 mod text;
@@ -61,9 +62,15 @@ pub enum OperatorCommand {
 pub struct Import {
     /// File of NDJSON; - for standard input
     pub file: String,
+    /// Begin with this line, as an import that was interrupted says
+    #[arg(long, value_name = "LINE", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub from: u64,
     /// Wait until every edge routes by it
     #[arg(long)]
     pub wait: bool,
+    /// Do not tell how far it is
+    #[arg(short, long)]
+    pub quiet: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -209,8 +216,8 @@ impl OperatorCommand {
 pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
     let client = Client::new(reach, command.settings());
     let done = match command {
-        OperatorCommand::Import(args) => bulk::import(&client, args),
-        OperatorCommand::Export(_) => bulk::export(&client),
+        OperatorCommand::Import(args) => import::import(&client, args),
+        OperatorCommand::Export(_) => export::export(&client),
         OperatorCommand::Apps(args) => views::apps(&client, args),
         OperatorCommand::App(args) => views::app(&client, &args.name),
         OperatorCommand::Backends(args) => views::backends(&client, &args.name),

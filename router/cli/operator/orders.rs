@@ -18,7 +18,7 @@ pub(super) fn drain(client: &Client<'_>, args: &Drain) -> Result<(), CommandErro
     if let Some(patience) = &args.patience {
         path.push_str(&format!("?drain={}", segment(patience)));
     }
-    let answer = client.post(Port::Admin, &path, None)?;
+    let answer = client.post(Port::Admin, &path)?;
     if client.json() {
         return print_json(&answer);
     }
@@ -74,7 +74,7 @@ pub(super) fn readmit(client: &Client<'_>, args: &Backend) -> Result<(), Command
 
 /// `portico confirm-shrink`
 pub(super) fn confirm_shrink(client: &Client<'_>) -> Result<(), CommandError> {
-    let answer = client.post(Port::Admin, "/table/confirm", None)?;
+    let answer = client.post(Port::Admin, "/table/confirm")?;
     if client.json() {
         return print_json(&answer);
     }
@@ -93,5 +93,5 @@ fn order(client: &Client<'_>, args: &Backend, verb: &str) -> Result<Value, Comma
     if args.wait {
         path.push_str("?wait=active");
     }
-    client.post(Port::Admin, &path, None)
+    client.post(Port::Admin, &path)
 }

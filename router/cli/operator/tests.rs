@@ -26,7 +26,7 @@ fn failure(line: &[&str]) -> CommandError {
         OperatorCommand::Drain(args) => orders::drain(&client, args),
         OperatorCommand::Eject(args) => orders::eject(&client, args),
         OperatorCommand::Readmit(args) => orders::readmit(&client, args),
-        OperatorCommand::Import(args) => bulk::import(&client, args),
+        OperatorCommand::Import(args) => import::import(&client, args),
         other => panic!("{other:?} is not tried here"),
     };
     done.unwrap_err()

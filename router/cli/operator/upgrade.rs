@@ -19,7 +19,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// `portico upgrade`
 pub(super) fn upgrade(client: &Client<'_>, args: &Upgrade) -> Result<(), CommandError> {
-    let asked = client.post(Port::Admin, "/upgrade", None)?;
+    let asked = client.post(Port::Admin, "/upgrade")?;
     let attempt = asked["attempt"].as_u64().ok_or_else(|| {
         CommandError::Failed("the router did not number the attempt; is it older?".to_owned())
     })?;
