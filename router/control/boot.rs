@@ -18,6 +18,7 @@ use super::store::{Contents, OpenError, Store, StoreFailure, set_aside, store_pa
 use crate::feed::messages::{Removed, Totals};
 use crate::feed::{KnownHead, LastKnownGood, NoTable, known_head, last_known_good};
 use crate::policy::shrink::{self, Shrink, Tally};
+use crate::settings::absolute;
 
 /// A table found beside the store.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,7 +59,7 @@ pub fn known_good(folder: &Path, extent: Extent) -> Option<KnownGood> {
         Ok(found) => Some(found),
         Err(NoTable::None) => None,
         Err(error) => {
-            tracing::warn!("the table in {}: {error}", folder.display());
+            tracing::warn!("the table in {}: {error}", absolute(folder).display());
             None
         }
     }
@@ -125,7 +126,7 @@ pub enum BootError {
     #[error(
         "{damage}; there is no usable snapshot in {} to rebuild it from. Restore the file from a backup, \
          or move it away to start with nothing registered",
-        .snapshots.display()
+        absolute(.snapshots).display()
     )]
     NoWayBack {
         /// What is wrong with it.
@@ -169,7 +170,10 @@ pub fn open(
         Ok((store, _)) => {
             return match known_good(Extent::Whole).filter(|table| !table.apps.is_empty()) {
                 Some(table) => {
-                    let why = format!("store {} is empty but the snapshot is not", path.display());
+                    let why = format!(
+                        "store {} is empty but the snapshot is not",
+                        absolute(&path).display()
+                    );
                     rebuild(store, table, events, &why)
                 }
                 None => found(store),
@@ -189,7 +193,7 @@ pub fn open(
         Err(source) => return Err(BootError::SetAside { damage, source }),
     };
     let (store, _) = Store::open(&path)?;
-    let why = format!("{damage}; it is kept as {}", aside.display());
+    let why = format!("{damage}; it is kept as {}", absolute(&aside).display());
     rebuild(store, table, events, &why)
 }
 

@@ -198,6 +198,7 @@ mod tests {
             started_at_ms: 0,
             restarts: 1,
             last_exit: Some(death),
+            open_descriptors: None,
             upgrade: None,
         }
     }

@@ -23,6 +23,7 @@ use super::nursery::{Look, Nursery};
 use super::registry::Registry;
 use crate::feed::journal::Journal;
 use crate::feed::snapshot::{self, FileError, Head, SnapshotWriter};
+use crate::settings::absolute;
 
 /// Touches of one journalled delta.
 const DELTA_TOUCHES: usize = 5_000;
@@ -235,7 +236,10 @@ impl Writer {
     fn catch_up(&mut self, is_last: bool) -> Result<(), FileError> {
         if self.journal.as_ref().is_some_and(|it| !it.is_in_place()) {
             // Somebody took the folder away: what is appended would be lost.
-            tracing::warn!("{} is gone: it is written anew", self.folder.display());
+            tracing::warn!(
+                "{} is gone: it is written anew",
+                absolute(&self.folder).display()
+            );
             self.journal = None;
         }
         loop {

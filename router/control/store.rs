@@ -25,6 +25,7 @@ use super::staging::Batch;
 use super::tokens::TokenRecord;
 use crate::feed::messages::Removed;
 use crate::policy::shrink::Shrink;
+use crate::settings::absolute;
 
 /// name → [`AppRecord`].
 const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
@@ -51,10 +52,10 @@ const CACHE_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("store {}: another process has it open; stop that one first", .0.display())]
+    #[error("store {}: another process has it open; stop that one first", absolute(.0).display())]
     Locked(PathBuf),
     /// The file is no store, or it is damaged.
-    #[error("store {}: {reason}", .path.display())]
+    #[error("store {}: {reason}", absolute(.path).display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum OpenError {
         reason: String,
     },
     /// A newer program's.
-    #[error("store {}: layout {found} was written by a newer portico; this one knows {LAYOUT}", .path.display())]
+    #[error("store {}: layout {found} was written by a newer portico; this one knows {LAYOUT}", absolute(.path).display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -70,7 +71,7 @@ pub enum OpenError {
         found: u64,
     },
     /// The system refused: permission, no space, no such folder.
-    #[error("store {}: {source}", .path.display())]
+    #[error("store {}: {source}", absolute(.path).display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -293,12 +294,16 @@ impl Store {
                 let full = is_full(&error);
                 Err(StoreFailure {
                     full,
-                    reason: format!("store {}: {error}", self.path.display()),
+                    reason: format!("store {}: {error}", absolute(&self.path).display()),
                 })
             }
             Err(panic) => {
                 let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
-                let reason = format!("store {}: {}", self.path.display(), panic_text(&*panic));
+                let reason = format!(
+                    "store {}: {}",
+                    absolute(&self.path).display(),
+                    panic_text(&*panic)
+                );
                 Err(StoreFailure {
                     full: false,
                     reason,
@@ -333,7 +338,7 @@ impl Store {
             found,
             self.revision,
             "store {} must hold what was acknowledged",
-            self.path.display()
+            absolute(&self.path).display()
         );
         Ok(database)
     }

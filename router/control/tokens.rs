@@ -18,6 +18,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::names;
+use crate::settings::absolute;
 
 /// What a token allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -240,7 +241,7 @@ pub fn operator_token(state_dir: &Path) -> io::Result<String> {
     let named = |error: io::Error| {
         io::Error::new(
             error.kind(),
-            format!("operator token {}: {error}", path.display()),
+            format!("operator token {}: {error}", absolute(&path).display()),
         )
     };
     match fs::read_to_string(&path) {

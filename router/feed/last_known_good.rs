@@ -17,6 +17,7 @@ use hashbrown::{HashMap, HashSet};
 use super::journal::{self, JournalReader};
 use super::messages::{AppRecord, Change, Delta, Removed, Totals};
 use super::snapshot::{self, FileError, Head, Snapshot, section_of};
+use crate::settings::absolute;
 
 /// What [`last_known_good`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +184,10 @@ fn open_both(folder: &Path, damage: &mut Damage) -> Result<(Snapshot, Option<Sna
         (Err(current), Err(previous)) => return Err(NoTable::Unusable { current, previous }),
     };
     if base.is_summary_damaged {
-        damage.note(format!("{}: its summary is damaged", base.path().display()));
+        damage.note(format!(
+            "{}: its summary is damaged",
+            absolute(base.path()).display()
+        ));
     }
     Ok((base, older))
 }
@@ -233,7 +237,7 @@ fn replay(
     let mut journal = match JournalReader::open(path) {
         Ok(journal) if is_of_same_store(&journal.head, store) => journal,
         Ok(_) => {
-            damage.note(format!("{} is of another store", path.display()));
+            damage.note(format!("{} is of another store", absolute(path).display()));
             return (revision, false);
         }
         Err(FileError::Missing { .. }) => return (revision, false),
@@ -253,7 +257,7 @@ fn replay(
     if let Some(what) = journal.damage() {
         damage.note(format!(
             "{} is damaged after revision {}: {what}",
-            path.display(),
+            absolute(path).display(),
             journal.revision()
         ));
     }
@@ -293,7 +297,10 @@ impl Mender<'_> {
         apps: &mut Vec<AppRecord>,
         damage: &mut Damage,
     ) -> bool {
-        let what = format!("{}: section {section} is damaged", base.path().display());
+        let what = format!(
+            "{}: section {section} is damaged",
+            absolute(base.path()).display()
+        );
         let Some(older) = &self.older else {
             damage.note(format!(
                 "{what}; there is no snapshot before it, {} of its apps are left",

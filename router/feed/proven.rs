@@ -13,6 +13,7 @@ use super::messages::AppRecord;
 use super::snapshot::write::sync_folder;
 use super::snapshot::{self, FileError, Head, Snapshot};
 use super::{LastKnownGood, NoTable};
+use crate::settings::absolute;
 
 /// The table that ran well, in the table's folder: a snapshot file.
 pub const FILE: &str = "proven";
@@ -50,7 +51,8 @@ pub fn proven_table(
         take(section.apps);
     }
     if !read.is_exact {
-        let path = base.path().display();
+        let path = absolute(base.path());
+        let path = path.display();
         damage.note(format!("{path} is damaged; what is left of it is used"));
     }
     read.damage = damage.lines;
@@ -122,7 +124,10 @@ fn choose(folder: &Path, damage: &mut Damage) -> Result<Snapshot, NoTable> {
     let mut opened = Vec::new();
     match proven {
         Ok(proven) if cluster.is_none_or(|id| id == proven.head.cluster_id) => opened.push(proven),
-        Ok(proven) => damage.note(format!("{} is of another store", proven.path().display())),
+        Ok(proven) => damage.note(format!(
+            "{} is of another store",
+            absolute(proven.path()).display()
+        )),
         Err(FileError::Missing { .. }) => {}
         Err(error) => damage.note(error.to_string()),
     }
@@ -137,7 +142,7 @@ fn choose(folder: &Path, damage: &mut Damage) -> Result<Snapshot, NoTable> {
     }
     let whole = opened.iter().position(Snapshot::is_whole);
     for passed in &opened[..whole.unwrap_or_default()] {
-        damage.note(format!("{} is damaged", passed.path().display()));
+        damage.note(format!("{} is damaged", absolute(passed.path()).display()));
     }
     Ok(opened.swap_remove(whole.unwrap_or_default()))
 }

@@ -7,7 +7,7 @@
 //!
 //! A child works inside the state folder, which it gets as a descriptor: the
 //! folders above may be closed to its user. So every path of a heritage is
-//! relative, and [`crate::settings::whole`] shows it to people. What a child
+//! relative, and [`crate::settings::absolute`] shows it to people. What a child
 //! gives up before it does anything is in `confine`.
 //!
 //! **Invariant**: nothing else is shared between supervisor and child, so
@@ -32,7 +32,9 @@ use crate::settings::Settings;
 use adopt::Adopter;
 pub(crate) use lifeline::pair;
 pub use lifeline::{Heard, Lifeline, Order, Parcel, Report, Tether};
-pub use process::{Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus};
+pub use process::{
+    Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus, open_descriptors,
+};
 
 /// The environment variable that makes a process a child.
 pub const VARIABLE: &str = "PORTICO_HERITAGE";

@@ -1,5 +1,5 @@
 //! What the supervisor knows of its children, as it tells control and the
-//! operator. Values only.
+//! operator; and what a process of ours can only say of itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,14 @@ pub enum ProcessState {
     Waiting,
 }
 
+/// Descriptors this process has open. Others can count them only if they run
+/// as its user, so each tells of itself. `None`: there is no `/proc`.
+pub fn open_descriptors() -> Option<u64> {
+    let found = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    // One of them is what was just read.
+    Some(found.saturating_sub(1))
+}
+
 /// One row of the process table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcessStatus {
@@ -58,6 +66,10 @@ pub struct ProcessStatus {
     pub restarts: u64,
     /// How the last one of this role ended.
     pub last_exit: Option<Obituary>,
+    /// Descriptors it had open when the table was made; in the supervisor's
+    /// row alone, since the others tell control by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_descriptors: Option<u64>,
     /// How the last upgrade went, or goes; in the supervisor's row alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<UpgradeStatus>,

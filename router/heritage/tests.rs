@@ -32,6 +32,7 @@ fn a_child_reports_answers_obeys_and_notices_that_it_is_alone() {
         started_at_ms: 2,
         restarts: 3,
         last_exit: None,
+        open_descriptors: None,
         upgrade: None,
     };
     let processes = Order::Processes(vec![row]);

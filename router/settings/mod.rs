@@ -230,6 +230,13 @@ impl Settings {
     }
 }
 
+/// A path as messages show it. The children work inside the state folder and
+/// name what is in it from there; people need to know which folder that is.
+pub fn absolute(path: &Path) -> PathBuf {
+    // A folder that is gone has no name any more.
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// One data thread per core the process may run on.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

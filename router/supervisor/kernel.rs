@@ -18,7 +18,9 @@ use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::voice::{notify, say};
 use super::{Reread, StartError, descriptors, log_file};
-use crate::heritage::{Heard, Obituary, Order, Parcel, ProcessState, ProcessStatus, Report, Role};
+use crate::heritage::{
+    self, Heard, Obituary, Order, Parcel, ProcessState, ProcessStatus, Report, Role,
+};
 use crate::settings::Settings;
 
 /// Between two pings.
@@ -399,6 +401,7 @@ impl Kernel {
             started_at_ms: self.started_at_ms,
             restarts: 0,
             last_exit: None,
+            open_descriptors: heritage::open_descriptors(),
             upgrade: None,
         }];
         for (post, obituary) in self.posts.iter().zip(&self.obituaries) {
@@ -415,6 +418,7 @@ impl Kernel {
                 started_at_ms: child.started_at_ms,
                 restarts: post.restarts(),
                 last_exit: obituary.clone(),
+                open_descriptors: None,
                 upgrade: None,
             });
             let before = table.len();
@@ -427,6 +431,7 @@ impl Kernel {
                     started_at_ms: 0,
                     restarts: post.restarts(),
                     last_exit: obituary.clone(),
+                    open_descriptors: None,
                     upgrade: None,
                 });
             }

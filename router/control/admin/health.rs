@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::procfs;
+use super::scrape::Scraped;
+use super::{Admin, procfs};
 use crate::control::AdminState;
 use crate::control::api::problem::Problem;
 use crate::control::fleet::EdgeStatus;
@@ -114,19 +115,20 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
 }
 
 /// `GET /processes`: the supervisor's table, with what each process uses now.
-pub(super) async fn processes(State(state): State<AdminState>) -> Json<Value> {
-    Json(json!({ "processes": process_list(&state) }))
+pub(super) async fn processes(State(admin): State<Admin>) -> Json<Value> {
+    let scraped = admin.scrape.numbers(&admin.state.fleet).await;
+    Json(json!({ "processes": process_list(&admin.state, &scraped) }))
 }
 
 /// The rows of [`processes`].
-pub(super) fn process_list(state: &AdminState) -> Vec<Value> {
+pub(super) fn process_list(state: &AdminState, scraped: &Scraped) -> Vec<Value> {
     let edges = state.fleet.edges();
     let rows = state.processes.latest().into_iter().map(|process| {
         let mut row = match serde_json::to_value(&process) {
             Ok(Value::Object(row)) => row,
             _ => Map::new(),
         };
-        let usage = procfs::usage(process.pid).filter(|_| process.pid != 0);
+        let usage = procfs::usage(&process, &scraped.descriptors);
         row.insert("usage".into(), json!(usage));
         let edge = edges.iter().find(|edge| edge.pid == process.pid);
         if let Some(edge) = edge.filter(|_| process.role == Role::Edge) {
@@ -187,6 +189,7 @@ mod tests {
             started_at_ms: 0,
             restarts: 0,
             last_exit: None,
+            open_descriptors: None,
             upgrade: None,
         }
     }

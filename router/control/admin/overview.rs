@@ -42,7 +42,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
         },
         "edges": edges(state, &scraped),
         "changes": changes(state),
-        "processes": health::process_list(state),
+        "processes": health::process_list(state, &scraped),
         "traffic": traffic(&scraped.numbers),
         "latency_bounds_seconds": bounds(),
         "latency": {

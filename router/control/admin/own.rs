@@ -73,7 +73,7 @@ rows! {
     RESIDENT Gauge "portico_process_resident_memory_bytes" ["bytes"] ("role")
     "Resident memory of each role's processes."
     DESCRIPTORS Gauge "portico_process_open_descriptors" ["descriptors"] ("role")
-    "Open descriptors of each role's processes."
+    "Open descriptors of each role's processes, as they tell themselves; an edge that is not connected to control is missing, the supervisor's are those of its last change."
     CPU Counter "portico_process_cpu_seconds_total" ["seconds"] ("role")
     "Processor time, user and system, of each role's running processes."
     UPTIME Gauge "portico_process_uptime_seconds" ["seconds"] ("role")
@@ -102,7 +102,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     exposition.numbers(&scraped.numbers);
     apps(&mut exposition, &scraped.numbers.apps);
     control(&mut exposition, &admin.state, &scraped);
-    processes(&mut exposition, &admin.state);
+    processes(&mut exposition, &admin.state, &scraped);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition.text()).into_response()
 }
 
@@ -171,19 +171,20 @@ fn control(out: &mut Exposition, state: &AdminState, scraped: &Scraped) {
 #[derive(Default)]
 struct OfRole {
     usage: Usage,
+    descriptors: u64,
     restarts: u64,
     started_at_ms: u64,
 }
 
-fn processes(out: &mut Exposition, state: &AdminState) {
+fn processes(out: &mut Exposition, state: &AdminState, scraped: &Scraped) {
     let mut roles: BTreeMap<&'static str, OfRole> = BTreeMap::new();
     for process in state.processes.latest() {
         let role = roles.entry(process.role.name()).or_default();
         role.restarts = role.restarts.max(process.restarts);
         role.started_at_ms = role.started_at_ms.max(process.started_at_ms);
-        if let Some(usage) = procfs::usage(process.pid).filter(|_| process.pid != 0) {
+        if let Some(usage) = procfs::usage(&process, &scraped.descriptors) {
             role.usage.resident_bytes += usage.resident_bytes;
-            role.usage.descriptors += usage.descriptors;
+            role.descriptors += usage.descriptors.unwrap_or(0);
             role.usage.cpu_seconds += usage.cpu_seconds;
         }
     }
@@ -195,7 +196,7 @@ fn processes(out: &mut Exposition, state: &AdminState) {
         );
     };
     row(&RESIDENT, |of, _| of.usage.resident_bytes as f64);
-    row(&DESCRIPTORS, |of, _| of.usage.descriptors as f64);
+    row(&DESCRIPTORS, |of, _| of.descriptors as f64);
     row(&CPU, |of, _| of.usage.cpu_seconds);
     row(&UPTIME, |of, now| {
         now.saturating_sub(of.started_at_ms) as f64 / 1e3

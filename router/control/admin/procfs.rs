@@ -1,20 +1,27 @@
-//! What the system says about our processes, from `/proc`.
+//! What the system says about our processes, from `/proc`; their descriptors,
+//! which it shows to nobody of another user, they tell themselves.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::Serialize;
 
+use crate::heritage::{ProcessStatus, Role, open_descriptors};
+
 /// `/proc` counts processor time in these, whatever the kernel's own tick
 /// (`USER_HZ`, proc(5)).
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Open descriptors by process id, as the edges reported them.
+pub(super) type Descriptors = BTreeMap<u32, u64>;
 
 /// A process, as the system sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Usage {
     /// Resident memory.
     pub resident_bytes: u64,
-    /// Open descriptors.
-    pub descriptors: u64,
+    /// Open descriptors; `None`: the process did not tell.
+    pub descriptors: Option<u64>,
     /// Processor time, user and system.
     pub cpu_seconds: f64,
     /// Threads.
@@ -22,13 +29,21 @@ pub(super) struct Usage {
 }
 
 /// `None`: there is no such process, or it is not ours to look at.
-pub(super) fn usage(pid: u32) -> Option<Usage> {
+pub(super) fn usage(process: &ProcessStatus, reported: &Descriptors) -> Option<Usage> {
+    let pid = process.pid;
+    if pid == 0 {
+        return None;
+    }
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    let descriptors = match process.role {
+        Role::Supervisor => process.open_descriptors,
+        Role::Edge => reported.get(&pid).copied(),
+        Role::Control => open_descriptors().filter(|_| pid == std::process::id()),
+    };
     Some(Usage {
         resident_bytes: status_field(&status, "VmRSS:")? * 1024,
-        descriptors: descriptors as u64,
+        descriptors,
         cpu_seconds: cpu_seconds(&stat)?,
         threads: status_field(&status, "Threads:")?,
     })
@@ -52,18 +67,41 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heritage::ProcessState;
+
+    fn process(role: Role, pid: u32) -> ProcessStatus {
+        ProcessStatus {
+            role,
+            pid,
+            state: ProcessState::Ready,
+            started_at_ms: 0,
+            restarts: 0,
+            last_exit: None,
+            open_descriptors: (role == Role::Supervisor).then_some(9),
+            upgrade: None,
+        }
+    }
 
     #[test]
-    fn this_process_uses_something() {
-        let usage = usage(std::process::id()).unwrap();
-        assert!(usage.resident_bytes > 100_000, "{usage:?}");
-        assert!(usage.descriptors >= 3, "{usage:?}");
-        assert!(usage.threads >= 1, "{usage:?}");
+    fn this_process_uses_something_and_each_tells_of_its_descriptors() {
+        let own = std::process::id();
+        let reported = Descriptors::from([(own, 7)]);
+        let of = |role| usage(&process(role, own), &reported).unwrap();
+        let control = of(Role::Control);
+        assert!(control.resident_bytes > 100_000, "{control:?}");
+        assert!(control.threads >= 1, "{control:?}");
+        assert!(control.descriptors >= Some(3), "{control:?}");
+        assert_eq!(of(Role::Edge).descriptors, Some(7));
+        assert_eq!(of(Role::Supervisor).descriptors, Some(9));
+        let silent = usage(&process(Role::Edge, own), &Descriptors::new());
+        assert_eq!(silent.unwrap().descriptors, None);
     }
 
     #[test]
     fn nobody_uses_nothing() {
-        assert_eq!(usage(u32::MAX), None);
+        for pid in [0, u32::MAX] {
+            assert_eq!(usage(&process(Role::Edge, pid), &Descriptors::new()), None);
+        }
     }
 
     #[test]

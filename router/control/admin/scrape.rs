@@ -8,8 +8,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::numbers::Numbers;
+use super::procfs::Descriptors;
 use crate::control::events::now_ms;
 use crate::control::fleet::Fleet;
+use crate::feed::messages::Report;
 
 /// Apps with series of their own; the others are summed as `other`.
 pub(super) const BUSIEST: usize = 50;
@@ -23,6 +25,8 @@ pub(super) struct Scraped {
     pub at_ms: u64,
     /// What they reported.
     pub numbers: Numbers,
+    /// What each edge has open.
+    pub descriptors: Descriptors,
     /// Edges connected.
     pub edges: usize,
     /// Those of them that answered in time.
@@ -47,10 +51,19 @@ impl Scrape {
         let scraped = Arc::new(Scraped {
             at_ms,
             numbers: Numbers::merge(&reports, BUSIEST),
+            descriptors: descriptors(&reports),
             edges,
             answered: reports.len(),
         });
         *last = Some((Instant::now(), Arc::clone(&scraped)));
         scraped
     }
+}
+
+/// By process id; those of a version that does not tell are left out.
+fn descriptors(reports: &[Report]) -> Descriptors {
+    let telling = reports.iter().filter(|report| report.open_descriptors > 0);
+    telling
+        .map(|report| (report.pid, report.open_descriptors))
+        .collect()
 }

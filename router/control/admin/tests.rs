@@ -181,6 +181,7 @@ async fn metrics_hold_the_edges_rows_and_controls() {
         started_at_ms: 1,
         restarts: 2,
         last_exit: None,
+        open_descriptors: None,
         upgrade: None,
     }]);
     let (status, text) = port.ask(Method::GET, "/metrics", None).await;
@@ -403,6 +404,7 @@ async fn an_upgrade_is_an_operators_wish_and_goes_to_the_supervisor() {
         started_at_ms: 1,
         restarts: 0,
         last_exit: None,
+        open_descriptors: None,
         upgrade: None,
     }]);
     let (status, body) = port.ask(Method::POST, "/upgrade", Some(OPERATOR)).await;

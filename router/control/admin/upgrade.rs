@@ -81,6 +81,7 @@ mod tests {
             started_at_ms: 0,
             restarts: 0,
             last_exit: None,
+            open_descriptors: None,
             upgrade: upgrade.map(|(attempt, stage)| UpgradeStatus {
                 attempt,
                 began_at_ms: 0,

@@ -5,6 +5,7 @@
 
 use super::Sync;
 use crate::feed::messages::{AppReport, BackendReport, Collect, Health, Report, UnwellBackend};
+use crate::heritage::open_descriptors;
 use crate::observe::{Counter, busiest, metrics};
 use crate::table::App;
 
@@ -19,6 +20,8 @@ pub(super) fn of(sync: &Sync, collect: &Collect) -> Report {
         .add(Counter::EventsDropped, sync.events.newly_dropped());
     let mut report = Report {
         id: collect.id,
+        pid: std::process::id(),
+        open_descriptors: open_descriptors().unwrap_or(0),
         ..Report::default()
     };
     let moment = sync.moment();

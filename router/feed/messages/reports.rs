@@ -28,6 +28,12 @@ pub struct Report {
     /// What memory goes to; only where asked.
     #[prost(message, repeated, tag = "7")]
     pub memory: Vec<MemoryPart>,
+    /// Which process this is.
+    #[prost(uint32, tag = "8")]
+    pub pid: u32,
+    /// Descriptors it has open, which a process of another user cannot count.
+    #[prost(uint64, tag = "9")]
+    pub open_descriptors: u64,
 }
 
 /// What a part of a process takes in memory.

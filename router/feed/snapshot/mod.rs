@@ -31,6 +31,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::messages::{Removed, Totals};
+use crate::settings::absolute;
 
 /// The file, in the table's folder.
 pub const FILE: &str = "snapshot";
@@ -121,13 +122,13 @@ impl Summary {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It is not there.
-    #[error("{} is not there", path.display())]
+    #[error("{} is not there", absolute(path).display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// The system failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", absolute(path).display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -135,7 +136,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// Written for later programs only.
-    #[error("{} needs a reader of format {needed}, this program reads {FORMAT}", path.display())]
+    #[error("{} needs a reader of format {needed}, this program reads {FORMAT}", absolute(path).display())]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -143,7 +144,7 @@ pub enum FileError {
         needed: u32,
     },
     /// Its bytes are not what was written.
-    #[error("{} is damaged: {what}", path.display())]
+    #[error("{} is damaged: {what}", absolute(path).display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -151,7 +152,7 @@ pub enum FileError {
         what: &'static str,
     },
     /// A delta or record that this file cannot take.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}", absolute(path).display())]
     Refused {
         /// The file.
         path: PathBuf,
