@@ -38,6 +38,7 @@ mod probes;
 mod readmission;
 mod replay;
 mod retries;
+mod rights;
 mod settings;
 mod shutdown;
 mod statuses;

@@ -15,6 +15,7 @@ pub struct Setup {
     folder: TempDir,
     settings: Vec<String>,
     wrapper: Option<String>,
+    binary: PathBuf,
 }
 
 impl Setup {
@@ -24,6 +25,7 @@ impl Setup {
             folder: tempfile::tempdir().expect("the temporary folder must be writable"),
             settings: Vec::new(),
             wrapper: None,
+            binary: PathBuf::from(PORTICO),
         }
     }
 
@@ -36,6 +38,12 @@ impl Setup {
     /// Runs this shell text before the router, in the same process.
     pub fn after(mut self, shell: &str) -> Setup {
         self.wrapper = Some(shell.to_owned());
+        self
+    }
+
+    /// Runs this copy of the router.
+    pub fn binary(mut self, path: &Path) -> Setup {
+        self.binary = path.to_owned();
         self
     }
 
@@ -73,10 +81,11 @@ impl Setup {
             arguments.push(setting.clone());
         }
         let mut command = match &self.wrapper {
-            None => Command::new(PORTICO),
+            None => Command::new(&self.binary),
             Some(shell) => {
                 let mut command = Command::new("bash");
-                command.args(["-c", &format!("{shell}; exec \"$@\""), "bash", PORTICO]);
+                command.args(["-c", &format!("{shell}; exec \"$@\""), "bash"]);
+                command.arg(&self.binary);
                 command
             }
         };
