@@ -65,6 +65,7 @@
 //! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
 //! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |
 //! | what an app may say of it | `feed/messages/records.rs`, `table/policy`, `control/api/shapes`, README |
+//! | when an edge that is replaced, or shut down, closes which connection | `edge/leaving.rs` |
 //! | a code or status of our own | `observe/code.rs`, `edge/answers.rs` |
 //! | a counter | a row in `observe/metrics.rs` |
 //! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |

@@ -37,27 +37,44 @@ pub async fn accept(listening: Listening, listener: TcpListener) {
     };
     // The deadline never comes due: it is how a leave wakes this task.
     let wake = thread.clock.deadline();
-    let mut last_taken = 0;
     loop {
-        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-            Poll::Pending if !thread.is_serving() => Poll::Ready(None),
-            Poll::Pending => {
-                let _ = wake.poll(cx);
-                Poll::Pending
+        let accepted = poll_fn(|cx| {
+            if !thread.is_serving() {
+                return Poll::Ready(None);
             }
-            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            let accepted = listener.poll_accept(cx);
+            if accepted.is_pending() {
+                let _ = wake.poll(cx);
+            }
+            accepted.map(Some)
         });
         match accepted.await {
-            None => return,
+            None => break,
             Some(Ok((stream, peer))) => welcome(thread, stream, peer),
-            Some(Err(_)) if !thread.is_serving() => last_taken += 1,
             Some(Err(error)) => refused(thread, &error).await,
         }
-        if !thread.is_serving() {
-            last_taken += 1;
-            if last_taken >= LAST_TAKEN {
-                return;
+    }
+    if let Ok(listener) = listener.into_std() {
+        take_rest(thread, &listener);
+    }
+}
+
+/// Takes what is in the backlog. Asks the system: the event loop may not have
+/// been told of those that came last.
+fn take_rest(thread: &Rc<Thread>, listener: &TcpListener) {
+    for _ in 0..LAST_TAKEN {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    welcome(thread, stream, peer);
+                }
             }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // Nobody is left; or no descriptor is, and none will be soon.
+            Err(_) => return,
         }
     }
 }

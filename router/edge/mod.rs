@@ -343,8 +343,8 @@ impl Pulse {
         }
     }
 
-    /// Before the first table there are no threads yet: a beat of 0 is not a
-    /// stall.
+    /// Of a thread that has not begun, or has ended with its last connection,
+    /// there is none: a beat of 0 is not a stall.
     fn is_felt(&mut self, beats: &[AtomicU64]) -> bool {
         let now = Instant::now();
         beats.iter().zip(&mut self.last).all(|(beat, last)| {

@@ -241,6 +241,8 @@ pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log:
     thread.cells.set(Gauge::Threads, 0);
     thread.cells.set(Gauge::ConnectionsLeaving, 0);
     thread.log.borrow_mut().hand_over();
+    // It ended well: the others go on, and the process is not stuck.
+    shared.beats[index].store(0, Relaxed);
 }
 
 async fn live(thread: &Rc<Thread>, listeners: Vec<TcpListener>) {
