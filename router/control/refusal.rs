@@ -52,6 +52,17 @@ pub enum Refusal {
         /// How many there may be.
         limit: usize,
     },
+    /// An import that is more likely a mistake than meant.
+    #[error(
+        "the lines would leave {dropped} fewer of the {registered} backends registered; none of this group was \
+         taken. If that is meant, import with ?confirm=shrink"
+    )]
+    HastyImport {
+        /// Backends of all apps when the import began.
+        registered: u64,
+        /// How many fewer there would be.
+        dropped: u64,
+    },
     /// It could not be made durable.
     #[error("the change could not be stored: {0}")]
     Store(#[from] StoreFailure),

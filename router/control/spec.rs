@@ -5,6 +5,7 @@
 
 use super::refusal::Refusal;
 use crate::feed::messages::{AppRecord, PolicyRecord};
+use crate::policy::shrink;
 
 /// A request's condition on the app it changes (RFC 9110, section 13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +69,54 @@ pub struct BackendSpec {
     pub lease_seconds: u32,
 }
 
+/// What an import comes to, over all of its groups: whether it drops more
+/// backends than is likely meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImportTally {
+    /// Whoever imports says that it is meant.
+    is_confirmed: bool,
+    /// Backends of all apps when it began.
+    registered: Option<u64>,
+    /// Backends of the apps it named, before and after.
+    before: u64,
+    after: u64,
+}
+
+impl ImportTally {
+    /// Of an import that begins; `is_confirmed`: it may drop what it likes.
+    pub fn new(is_confirmed: bool) -> ImportTally {
+        ImportTally {
+            is_confirmed,
+            ..ImportTally::default()
+        }
+    }
+
+    /// Takes in apps that come to have `after` backends instead of `before`.
+    ///
+    /// # Errors
+    /// Too many are dropped; the apps are not counted.
+    pub(super) fn take(
+        &mut self,
+        registered: u64,
+        replaced: impl Iterator<Item = (u64, u64)>,
+    ) -> Result<(), Refusal> {
+        let registered = *self.registered.get_or_insert(registered);
+        let (mut before, mut after) = (self.before, self.after);
+        for (had, has) in replaced {
+            (before, after) = (before + had, after + has);
+        }
+        let dropped = before.saturating_sub(after);
+        if !self.is_confirmed && shrink::is_hasty_import(registered, dropped) {
+            return Err(Refusal::HastyImport {
+                registered,
+                dropped,
+            });
+        }
+        (self.before, self.after) = (before, after);
+        Ok(())
+    }
+}
+
 /// What a change did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -88,4 +137,28 @@ pub enum LeaseChange {
     Settle(Box<str>),
     /// This backend was just registered or renewed by name.
     Renew(Box<str>, Box<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_judged_over_all_of_its_groups() {
+        let mut tally = ImportTally::default();
+        let mut take = |replaced: &[(u64, u64)]| tally.take(1_000, replaced.iter().copied());
+        assert!(take(&[(150, 0)]).is_ok());
+        // What it adds elsewhere counts for it.
+        assert!(take(&[(0, 30), (80, 0)]).is_ok());
+        let refused = take(&[(1, 0)]).unwrap_err();
+        assert!(matches!(
+            refused,
+            Refusal::HastyImport {
+                registered: 1_000,
+                dropped: 201
+            }
+        ));
+        let mut tally = ImportTally::new(true);
+        assert!(tally.take(1_000, [(1_000, 0)].into_iter()).is_ok());
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::changes::{Entry, Kind, Touch};
 use super::refusal::Refusal;
-pub use super::spec::{AppSpec, BackendSpec, Condition, LeaseChange, Outcome};
+pub use super::spec::{AppSpec, BackendSpec, Condition, ImportTally, LeaseChange, Outcome};
 use super::state::{State, Stored};
 use super::tokens::TokenRecord;
 use crate::feed::messages::{AppRecord, BackendRecord, PolicyRecord, Removed, Standing};
@@ -101,7 +101,21 @@ impl<'a> Staging<'a> {
     }
 
     /// Puts many apps under one revision; each stands or falls alone.
-    pub fn import(&mut self, specs: &[AppSpec]) -> Vec<Result<Outcome, Refusal>> {
+    ///
+    /// # Errors
+    /// They would, with those imported before them, leave far fewer backends
+    /// than there were; see [`ImportTally`]. None of them stands then.
+    pub fn import(
+        &mut self,
+        specs: &[AppSpec],
+        tally: &mut ImportTally,
+    ) -> Result<Vec<Result<Outcome, Refusal>>, Refusal> {
+        let before = |name| self.stored(name).map_or(0, |stored| stored.backends);
+        let replaced = specs.iter().filter_map(|spec| {
+            let after = spec.backends.as_ref()?.len() as u64;
+            Some((u64::from(before(&spec.name)), after))
+        });
+        tally.take(self.base.totals().backends, replaced)?;
         let revision = self.revision + 1;
         let mut touches = Vec::new();
         let outcomes = specs
@@ -117,7 +131,7 @@ impl<'a> Staging<'a> {
         if !touches.is_empty() {
             self.record_revision(touches);
         }
-        outcomes
+        Ok(outcomes)
     }
 
     /// Removes an app, its claims and its backends.

@@ -40,6 +40,7 @@ mod replay;
 mod retries;
 mod rights;
 mod settings;
+mod shrink;
 mod shutdown;
 mod statuses;
 mod tries;

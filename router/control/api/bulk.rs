@@ -14,15 +14,16 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::ApiState;
 use super::answer::active;
 use super::problem::{Problem, ProblemBody};
-use super::request::{Permitted, Query, Wait, must_be};
+use super::request::{Permitted, Query, Wait, WaitFor, must_be};
 use super::shapes::{ExportLine, ImportLine};
+use super::span::Span;
 use crate::control::tokens::Caller;
 use lines::Import;
 
@@ -91,30 +92,65 @@ pub struct ImportProgress {
     pub problem: Option<ProblemBody>,
 }
 
+/// What an import may be told by its query.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportQuery {
+    wait: Option<WaitFor>,
+    timeout: Option<Span>,
+    confirm: Option<Confirmation>,
+}
+
+/// What is meant, however unlikely it looks.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Confirm {
+    /// `shrink`: the import may leave more than 20 % and 100 fewer backends than
+    /// were registered; without it, that is refused.
+    #[expect(
+        dead_code,
+        reason = "read as a part of `ImportQuery`; here for the document"
+    )]
+    pub confirm: Option<Confirmation>,
+}
+
+/// What can be confirmed.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirmation {
+    /// That backends vanish.
+    Shrink,
+}
+
 /// Puts many apps, a JSON object a line. A line that is wrong is reported and
 /// the others still count. Stops, with what was done so far, only when nothing
 /// can be stored or read any more.
 ///
 /// With `Accept: application/x-ndjson` the answer is a line of JSON each second
 /// (`ImportProgress`), and a last one with the report.
-#[utoipa::path(post, path = "/v1/import", tag = "bulk", params(Wait),
+#[utoipa::path(post, path = "/v1/import", tag = "bulk", params(Wait, Confirm),
     request_body(content = ImportLine, content_type = "application/x-ndjson"),
     responses((status = 200, content((Imported = "application/json"), (ImportProgress = "application/x-ndjson"))),
         (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-        (status = 408, body = ProblemBody), (status = 415, body = ProblemBody), (status = 504, body = ProblemBody),
+        (status = 408, body = ProblemBody), (status = 409, body = ProblemBody), (status = 415, body = ProblemBody), (status = 504, body = ProblemBody),
         (status = 507, body = ProblemBody)))]
 pub async fn import(
     State(state): State<ApiState>,
     caller: Caller,
-    Query(wait): Query<Wait>,
+    Query(query): Query<ImportQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     caller.must_operate()?;
-    let patience = wait.patience()?;
+    let ImportQuery {
+        wait,
+        timeout,
+        confirm,
+    } = query;
+    let patience = Wait { wait, timeout }.patience()?;
     must_be(request.headers(), NDJSON)?;
     let tells = accepts_lines(request.headers());
     let mut running = Running {
-        import: Import::new(state.clone(), request.into_body()),
+        import: Import::new(state.clone(), request.into_body(), confirm.is_some()),
         state,
         patience,
         begun: Instant::now(),

@@ -158,6 +158,12 @@ impl From<Refusal> for Problem {
             Refusal::TooMany { what, limit } => new(StatusCode::UNPROCESSABLE_ENTITY, "too_many")
                 .with("field", what)
                 .with("limit", limit),
+            Refusal::HastyImport {
+                registered,
+                dropped,
+            } => new(StatusCode::CONFLICT, "hasty_import")
+                .with("registered", registered)
+                .with("dropped", dropped),
             Refusal::Store(failure) => {
                 // The reason names paths of this machine: it is in the log.
                 let (status, code, detail) = if failure.full {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::control::boot;
 use crate::control::events::Events;
-use crate::control::staging::{AppSpec, Condition};
+use crate::control::staging::{AppSpec, Condition, ImportTally};
 use crate::feed::messages::{Ack, Change, Nack};
 
 /// Control's end.
@@ -275,7 +275,7 @@ async fn a_large_table_comes_in_parts() {
         .collect();
     control
         .registry
-        .change(move |staging| Ok(staging.import(&specs).len()))
+        .change(move |staging| Ok(staging.import(&specs, &mut ImportTally::default())?.len()))
         .await
         .unwrap();
     let mut edge = control.connect("", 0, 0).await;

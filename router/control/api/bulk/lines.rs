@@ -17,7 +17,7 @@ use super::super::shapes::ImportLine;
 use super::{Imported, LineError};
 use crate::control::refusal::Refusal;
 use crate::control::registry::Pending;
-use crate::control::staging::{AppSpec, Outcome};
+use crate::control::staging::{AppSpec, ImportTally, Outcome};
 
 /// Lines of one commit.
 const GROUP_LINES: usize = 5_000;
@@ -29,7 +29,10 @@ const ERRORS_LISTED: usize = 100;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A group on its way to the disk: the line numbers, and what comes of it.
-type Group = (Vec<(u64, String)>, Pending<Vec<Result<Outcome, Refusal>>>);
+type Group = (Vec<(u64, String)>, Pending<Done>);
+
+/// What came of each line of a group, and of the import so far.
+type Done = (Vec<Result<Outcome, Refusal>>, ImportTally);
 
 /// An import being read: lines become groups, and groups commits.
 pub(super) struct Import {
@@ -46,10 +49,12 @@ pub(super) struct Import {
     spec_bytes: usize,
     /// The group before, being made durable while this one is read.
     pending: Option<Group>,
+    tally: ImportTally,
 }
 
 impl Import {
-    pub(super) fn new(state: ApiState, body: Body) -> Import {
+    /// Of a body; `is_confirmed`: it may drop as many backends as it likes.
+    pub(super) fn new(state: ApiState, body: Body, is_confirmed: bool) -> Import {
         let report = Imported {
             revision: state.registry.revision(),
             ..Imported::default()
@@ -65,6 +70,7 @@ impl Import {
             specs: Vec::new(),
             spec_bytes: 0,
             pending: None,
+            tally: ImportTally::new(is_confirmed),
         }
     }
 
@@ -188,10 +194,11 @@ impl Import {
             .map(|(line, spec)| (*line, spec.name.clone()))
             .collect();
         let specs: Vec<AppSpec> = specs.into_iter().map(|(_, spec)| spec).collect();
+        let mut tally = self.tally;
         let pending = self
             .state
             .registry
-            .submit(move |staging| Ok(staging.import(&specs)))
+            .submit(move |staging| Ok((staging.import(&specs, &mut tally)?, tally)))
             .await?;
         self.pending = Some((names, pending));
         Ok(())
@@ -201,7 +208,9 @@ impl Import {
         let Some((lines, pending)) = self.pending.take() else {
             return Ok(());
         };
-        for ((line, app), outcome) in lines.into_iter().zip(pending.settled().await?) {
+        let (outcomes, tally) = pending.settled().await?;
+        self.tally = tally;
+        for ((line, app), outcome) in lines.into_iter().zip(outcomes) {
             match outcome {
                 Ok(outcome) => {
                     self.report.revision = self.report.revision.max(outcome.revision);
