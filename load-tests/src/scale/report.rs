@@ -303,6 +303,7 @@ fn is_peer(run: &Run) -> bool {
 /// The columns beside the peers: title and figure.
 const COLUMNS: &[(&str, &str)] = &[
     ("apps reached", "apps"),
+    ("gives up at", "gives_up"),
     ("from its files to the first request", "load_s"),
     ("memory", "memory_mib"),
     ("one change is active after", "change_ms"),
@@ -369,7 +370,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("| Portico | 1000000 | – | – | 9 ms |"),
+            text.contains("| Portico | 1000000 | – | – | – | 9 ms |"),
             "{text}"
         );
         assert!(text.contains("| nginx, map | 1000000 |"), "{text}");

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::{Place, Subject};
@@ -44,8 +44,12 @@ impl Subject for Files {
         })
     }
 
-    fn reload(&self, _running: &Running) -> Result<Option<()>> {
-        Ok(None)
+    fn can_reload(&self) -> bool {
+        false
+    }
+
+    fn reload(&self, _running: &Running) -> Result<()> {
+        bail!("it has no reload")
     }
 
     fn change(&self, place: &Place, changed: SocketAddr) -> Result<Option<()>> {

@@ -52,8 +52,8 @@ impl Subject for Map {
         })
     }
 
-    fn reload(&self, running: &Running) -> Result<Option<()>> {
-        running.signal(Signal::USR2).map(Some)
+    fn reload(&self, running: &Running) -> Result<()> {
+        running.signal(Signal::USR2)
     }
 
     fn change(&self, place: &Place, changed: SocketAddr) -> Result<Option<()>> {

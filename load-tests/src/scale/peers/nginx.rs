@@ -52,8 +52,8 @@ impl Subject for Map {
         start(self.name(), place)
     }
 
-    fn reload(&self, running: &Running) -> Result<Option<()>> {
-        running.signal(Signal::HUP).map(Some)
+    fn reload(&self, running: &Running) -> Result<()> {
+        running.signal(Signal::HUP)
     }
 }
 
@@ -88,8 +88,8 @@ impl Subject for Servers {
         start(self.name(), place)
     }
 
-    fn reload(&self, running: &Running) -> Result<Option<()>> {
-        running.signal(Signal::HUP).map(Some)
+    fn reload(&self, running: &Running) -> Result<()> {
+        running.signal(Signal::HUP)
     }
 }
 
