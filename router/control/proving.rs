@@ -200,6 +200,7 @@ mod tests {
             last_exit: Some(death),
             open_descriptors: None,
             upgrade: None,
+            obituaries: Vec::new(),
         }
     }
 

@@ -33,7 +33,8 @@ use adopt::Adopter;
 pub(crate) use lifeline::pair;
 pub use lifeline::{Heard, Lifeline, Order, Parcel, Report, Tether};
 pub use process::{
-    Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus, open_descriptors,
+    Departed, Obituary, ProcessState, ProcessStatus, Role, UpgradeStage, UpgradeStatus,
+    open_descriptors,
 };
 
 /// The environment variable that makes a process a child.

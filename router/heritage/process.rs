@@ -73,6 +73,21 @@ pub struct ProcessStatus {
     /// How the last upgrade went, or goes; in the supervisor's row alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<UpgradeStatus>,
+    /// How the last ones of every role ended, the latest first; in the
+    /// supervisor's row alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obituaries: Vec<Departed>,
+}
+
+/// A process that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Departed {
+    /// What it was. Not called `role`: whoever looks for the process of a role
+    /// must not find the dead.
+    pub process: Role,
+    /// How it ended.
+    #[serde(flatten)]
+    pub obituary: Obituary,
 }
 
 /// An upgrade to another binary, as the operator sees it.

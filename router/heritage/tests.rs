@@ -34,6 +34,7 @@ fn a_child_reports_answers_obeys_and_notices_that_it_is_alone() {
         last_exit: None,
         open_descriptors: None,
         upgrade: None,
+        obituaries: Vec::new(),
     };
     let processes = Order::Processes(vec![row]);
     for order in [

@@ -12,9 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, Signal, WaitStatus};
+use serde::{Deserialize, Serialize};
 
 use super::last_words::LastWords;
-use super::post::Departure;
+use super::post::{Departure, Ending};
 use super::rights::Identity;
 use crate::heritage::{self, Bequest, Obituary, Role, Tether, Will};
 use crate::settings::Settings;
@@ -28,7 +29,7 @@ const MAX_LAST_BYTES: usize = 64 << 10;
 const TOKEN_VARIABLE: &str = "PORTICO_TOKEN";
 
 /// What is executed as a child.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// The binary.
     pub path: PathBuf,
@@ -193,22 +194,43 @@ impl Child {
         for _ in 0..MAX_LAST_BYTES / COPY_BYTES {
             self.relay_stderr();
         }
-        let exit_code = status.exit_status();
-        let signal = status.terminating_signal();
-        let natural = match (exit_code, signal) {
-            (Some(code), _) => format!("exited with {code}"),
-            (None, Some(signal)) => format!("ended by signal {signal}"),
-            (None, None) => "ended".to_owned(),
-        };
         Obituary {
             pid,
             at_ms: unix_ms(),
             lived_ms: u64::try_from(departure.lived.as_millis()).unwrap_or(u64::MAX),
-            exit_code,
-            signal,
-            reason: departure.killed.clone().unwrap_or(natural),
+            exit_code: status.exit_status(),
+            signal: status.terminating_signal(),
+            reason: departure.reason.clone(),
             last_words: self.words.into_lines(),
         }
+    }
+}
+
+/// How the system says a process ended.
+pub(super) fn ending(status: WaitStatus) -> Ending {
+    let crash = [
+        Signal::SEGV,
+        Signal::ABORT,
+        Signal::BUS,
+        Signal::ILL,
+        Signal::FPE,
+        Signal::TRAP,
+        Signal::SYS,
+    ];
+    let is_crash = |signal| crash.iter().any(|crash| crash.as_raw() == signal);
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ending {
+            reason: format!("exited with {code}"),
+            is_own_fault: code != 0,
+        },
+        (None, Some(signal)) => Ending {
+            reason: format!("ended by signal {signal}"),
+            is_own_fault: is_crash(signal),
+        },
+        (None, None) => Ending {
+            reason: "ended".to_owned(),
+            is_own_fault: false,
+        },
     }
 }
 

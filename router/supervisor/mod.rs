@@ -9,9 +9,13 @@
 //!   stderr  ─┘                     └─▶ post(edge)    ─┘
 //! ```
 //!
-//! - `kernel`: the loop; the only file that acts on decisions;
-//! - `post`: when a child starts, drains, dies (pure);
+//! - `kernel`: the loop; the only folder that acts on decisions;
+//! - `post`: when a child starts, serves, hands over, drains, dies (pure);
 //! - `backoff`: how soon a dead one is replaced (pure);
+//! - `standby`: whether an edge may stand by (pure); `memory`: what there is;
+//! - `crash_loop`: when the edge stands on the table that ran well (pure);
+//! - `vintage`: the program and settings a child is started with; `moment`:
+//!   time;
 //! - `child`: one process, its lifeline, its last words;
 //! - `descriptors`: how many may be open;
 //! - `sockets`: what is bound; `state_dir`: the lock; `log_file`: the log;
@@ -25,23 +29,28 @@
 
 mod backoff;
 mod child;
+mod crash_loop;
+#[cfg(test)]
+mod crash_loop_tests;
 mod descriptors;
 mod kernel;
 mod last_words;
 mod log_file;
+mod memory;
+mod moment;
 mod ownership;
 mod post;
-#[cfg(test)]
-mod post_tests;
 mod reload;
 mod rights;
 mod signals;
 mod sockets;
 #[cfg(test)]
 mod sockets_tests;
+mod standby;
 mod state_dir;
 #[cfg(test)]
 mod tests;
+mod vintage;
 mod voice;
 
 use std::process::ExitCode;

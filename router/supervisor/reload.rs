@@ -51,7 +51,10 @@ pub(super) fn plan(old: &Settings, mut new: Settings) -> Plan {
         .zip(was)
         .filter(|(is, was)| is != was);
     let changed: Vec<&'static str> = differing.map(|((key, _), _)| key).collect();
-    let concerns_edge = |key: &&str| key.starts_with("edge.") || key.starts_with("log.");
+    // Whether one stands by is the supervisor's business alone.
+    let concerns_edge = |key: &&str| {
+        *key != "edge.standby" && (key.starts_with("edge.") || key.starts_with("log."))
+    };
     Plan {
         replace_edge: changed.iter().any(concerns_edge),
         replace_control: !changed.is_empty(),
@@ -85,6 +88,8 @@ mod tests {
         let edge = planned(&["edge.drain_timeout=1s", "log.access=off"]);
         assert_eq!(edge.changed, ["edge.drain_timeout", "log.access"]);
         assert!(edge.replace_edge && edge.replace_control);
+        let standby = planned(&["edge.standby=off"]);
+        assert!(!standby.replace_edge && standby.replace_control);
         let api = planned(&["api.listen=127.0.0.1:1"]);
         assert!(!api.replace_edge && api.replace_control);
     }

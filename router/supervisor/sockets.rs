@@ -137,12 +137,16 @@ impl Sockets {
 
     /// What an edge of so many threads inherits: socket `i` of each address
     /// goes to thread `i` modulo `threads`, so each is accepted from; and the
-    /// log's file.
+    /// log's file. An edge of older settings may ask for more threads than
+    /// there are sockets.
     pub(super) fn for_edge<'a>(
         &'a self,
         threads: usize,
+        footing: Footing,
         log: Option<&'a Parcel>,
     ) -> (Bequest, Vec<BorrowedFd<'a>>) {
+        let most = self.http.iter().map(|group| group.sockets.len()).max();
+        let threads = threads.min(most.unwrap_or_default());
         let mut listeners: Vec<Vec<RawFd>> = vec![Vec::new(); threads];
         for group in &self.http {
             for (index, socket) in group.sockets.iter().enumerate() {
@@ -159,7 +163,7 @@ impl Sockets {
         let bequest = Bequest::Edge {
             listeners,
             log: log.map(|log| log.as_fd().as_raw_fd()),
-            footing: Footing::Newest,
+            footing,
         };
         (bequest, all)
     }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
 use super::sockets::Sockets;
-use crate::heritage::Bequest;
+use crate::heritage::{Bequest, Footing};
 use crate::settings::Settings;
 
 fn settings(state_dir: &Path, overrides: &[&str]) -> Settings {
@@ -28,7 +28,8 @@ fn http_address(sockets: &Sockets) -> SocketAddr {
 }
 
 fn layout(sockets: &Sockets, threads: usize) -> Vec<usize> {
-    let (Bequest::Edge { listeners, .. }, descriptors) = sockets.for_edge(threads, None) else {
+    let (bequest, descriptors) = sockets.for_edge(threads, Footing::Newest, None);
+    let Bequest::Edge { listeners, .. } = bequest else {
         panic!("an edge's bequest");
     };
     let lent: usize = listeners.iter().map(Vec::len).sum();

@@ -16,7 +16,8 @@ fn health_and_readiness_are_told() {
 
 #[test]
 fn readiness_follows_the_edge() {
-    let router = Router::start();
+    // With one that stands by, nobody would notice.
+    let router = Router::with(&["edge.standby=\"off\""]);
     let edge = router.process("edge");
     crate::harness::processes::signal(edge, rustix::process::Signal::STOP);
     eventually("a stalled edge is not ready", || {

@@ -11,7 +11,7 @@ use super::{Admin, procfs};
 use crate::control::AdminState;
 use crate::control::api::problem::Problem;
 use crate::control::fleet::EdgeStatus;
-use crate::heritage::{ProcessState, ProcessStatus, Role};
+use crate::heritage::{Departed, ProcessState, ProcessStatus, Role};
 
 /// `GET /healthz`: control is alive and can store changes.
 pub(super) async fn healthz(State(state): State<AdminState>) -> Response {
@@ -114,16 +114,24 @@ fn unready(edges: &[EdgeStatus], processes: &[ProcessStatus]) -> Vec<String> {
     reasons
 }
 
-/// `GET /processes`: the supervisor's table, with what each process uses now.
+/// `GET /processes`: the supervisor's table, with what each process uses now,
+/// and how the last ones ended.
 pub(super) async fn processes(State(admin): State<Admin>) -> Json<Value> {
     let scraped = admin.scrape.numbers(&admin.state.fleet).await;
-    Json(json!({ "processes": process_list(&admin.state, &scraped) }))
+    let rows = admin.state.processes.latest().into_iter();
+    let obituaries: Vec<Departed> = rows.flat_map(|row| row.obituaries).collect();
+    Json(json!({
+        "processes": process_list(&admin.state, &scraped),
+        "obituaries": obituaries,
+    }))
 }
 
 /// The rows of [`processes`].
 pub(super) fn process_list(state: &AdminState, scraped: &Scraped) -> Vec<Value> {
     let edges = state.fleet.edges();
-    let rows = state.processes.latest().into_iter().map(|process| {
+    let rows = state.processes.latest().into_iter().map(|mut process| {
+        // They are told beside the rows: see `processes`.
+        process.obituaries.clear();
         let mut row = match serde_json::to_value(&process) {
             Ok(Value::Object(row)) => row,
             _ => Map::new(),
@@ -191,6 +199,7 @@ mod tests {
             last_exit: None,
             open_descriptors: None,
             upgrade: None,
+            obituaries: Vec::new(),
         }
     }
 

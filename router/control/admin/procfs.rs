@@ -79,6 +79,7 @@ mod tests {
             last_exit: None,
             open_descriptors: (role == Role::Supervisor).then_some(9),
             upgrade: None,
+            obituaries: Vec::new(),
         }
     }
 

@@ -183,6 +183,7 @@ async fn metrics_hold_the_edges_rows_and_controls() {
         last_exit: None,
         open_descriptors: None,
         upgrade: None,
+        obituaries: Vec::new(),
     }]);
     let (status, text) = port.ask(Method::GET, "/metrics", None).await;
     assert_eq!(status, 200);
@@ -406,6 +407,7 @@ async fn an_upgrade_is_an_operators_wish_and_goes_to_the_supervisor() {
         last_exit: None,
         open_descriptors: None,
         upgrade: None,
+        obituaries: Vec::new(),
     }]);
     let (status, body) = port.ask(Method::POST, "/upgrade", Some(OPERATOR)).await;
     assert_eq!(status, 202, "{body}");

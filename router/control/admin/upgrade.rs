@@ -88,6 +88,7 @@ mod tests {
                 stage,
                 text: "so it is".into(),
             }),
+            obituaries: Vec::new(),
         }]
     }
 

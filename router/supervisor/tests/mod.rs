@@ -4,7 +4,10 @@
 //! Each kernel runs in a process of its own ([`a_supervisor`]), since signals
 //! belong to processes.
 
+mod standby;
+
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Kernel, Program};
-use crate::heritage::{self, Heritage, Lifeline, Order, ProcessStatus, Role};
+use crate::heritage::{
+    self, Footing, Heritage, Lifeline, Order, ProcessState, ProcessStatus, Role,
+};
 use crate::settings::Settings;
 
 const STATE_DIR: &str = "PORTICO_TEST_STATE_DIR";
@@ -28,55 +33,78 @@ fn a_child() {
     let code = match heritage {
         Heritage::Edge(edge) => {
             assert!(edge.listeners.iter().all(|thread| !thread.is_empty()));
-            behave(Role::Edge, &edge.settings.state_dir, &edge.lifeline)
+            behave(Role::Edge, edge.footing, &edge.settings, &edge.lifeline)
         }
         Heritage::Control(control) => {
             assert!(control.feed.local_addr().unwrap().as_pathname().is_some());
-            behave(
-                Role::Control,
-                &control.settings.state_dir,
-                &control.lifeline,
-            )
+            let footing = Footing::Newest;
+            behave(Role::Control, footing, &control.settings, &control.lifeline)
         }
     };
     std::process::exit(code);
 }
 
-/// Does what `<role>.behaviour` says; leaves `<role>.pid` and, for control,
-/// `table.json`.
-fn behave(role: Role, state_dir: &Path, lifeline: &Lifeline) -> i32 {
-    let file = |what: &str| state_dir.join(format!("{}.{what}", role.name()));
+/// Does what `<role>.behaviour` says when it is started; an edge waits until
+/// it is told to serve. Whoever serves leaves `<role>.pid`, adds a line to
+/// `<role>.log`, and control leaves `table.json`.
+fn behave(role: Role, footing: Footing, settings: &Settings, lifeline: &Lifeline) -> i32 {
+    let file = |what: &str| settings.state_dir.join(format!("{}.{what}", role.name()));
     let behaviour = std::fs::read_to_string(file("behaviour")).unwrap_or_default();
-    if behaviour == "crash" {
+    let crash = || {
         eprintln!("{} says goodbye", role.name());
-        return 7;
+        7
+    };
+    if behaviour == "crash" {
+        return crash();
     }
-    replace_file(&file("pid"), &std::process::id().to_string());
-    lifeline.ready();
-    let mut drained = false;
-    let deaf = behaviour == "ignores drain";
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let (tell, told) = std::sync::mpsc::sync_channel(8);
     let keeper = lifeline.clone();
-    let table = state_dir.join("table.json");
+    let table = settings.state_dir.join("table.json");
     std::thread::spawn(move || {
         keeper.serve(
             || true,
             |order| match order {
-                Order::Drain if deaf => {}
-                Order::Drain | Order::Orphaned => {
-                    let _ = tell.try_send(());
-                }
                 Order::Processes(rows) => {
                     replace_file(&table, &serde_json::to_string(&rows).unwrap());
                 }
-                Order::Serve | Order::HandOver | Order::Reopen(_) => {}
+                Order::Reopen(_) => {}
+                order => {
+                    let _ = tell.try_send(order);
+                }
             },
         );
     });
-    while !drained {
-        drained = told.recv_timeout(PATIENCE).is_ok();
+    if role == Role::Edge {
+        lifeline.warm();
+        match told.recv_timeout(PATIENCE) {
+            Ok(Order::Serve) => {}
+            Ok(Order::Drain | Order::Orphaned) => return 0,
+            other => panic!("not what a warm edge is told: {other:?}"),
+        }
     }
-    0
+    replace_file(&file("pid"), &std::process::id().to_string());
+    note(&file("log"), &format!("{} {footing:?}", std::process::id()));
+    if behaviour == "crashes on the newest" && footing == Footing::Newest {
+        return crash();
+    }
+    lifeline.ready();
+    loop {
+        match told.recv_timeout(PATIENCE) {
+            Ok(Order::HandOver) if behaviour == "sticks" => {}
+            Ok(Order::Drain) if behaviour == "ignores drain" => {}
+            Ok(Order::Drain | Order::HandOver | Order::Orphaned) => return 0,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+fn note(path: &Path, line: &str) {
+    let mut file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 /// Readers must never see half a file.
@@ -134,11 +162,15 @@ struct Running {
 
 impl Running {
     fn start(behaviours: &[(&str, &str)]) -> Running {
+        Running::start_with(behaviours, "drain_timeout = \"30s\"\nstandby = \"off\"")
+    }
+
+    fn start_with(behaviours: &[(&str, &str)], edge: &str) -> Running {
         let temp = tempfile::tempdir().unwrap();
         for (role, behaviour) in behaviours {
             std::fs::write(temp.path().join(format!("{role}.behaviour")), behaviour).unwrap();
         }
-        write_settings(temp.path(), "30s");
+        write_settings(temp.path(), edge);
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(rerun("a_supervisor"))
             .env(STATE_DIR, temp.path())
@@ -194,6 +226,36 @@ impl Running {
         serde_json::from_str(&text).ok()
     }
 
+    /// Pids of the edges in this state.
+    fn edges(&self, state: ProcessState) -> Vec<u32> {
+        let rows = self.table().unwrap_or_default().into_iter();
+        rows.filter(|row| row.role == Role::Edge && row.state == state)
+            .map(|row| row.pid)
+            .collect()
+    }
+
+    /// Waits for the only edge in this state.
+    fn edge(&self, state: ProcessState) -> Pid {
+        self.until(&format!("one edge is {state:?}"), || {
+            match self.edges(state)[..] {
+                [pid] => Pid::from_raw(i32::try_from(pid).unwrap()),
+                _ => None,
+            }
+        })
+    }
+
+    /// Who served so far, with the footing of each.
+    fn served(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.temp.path().join("edge.log"));
+        let lines = log.unwrap_or_default();
+        lines.lines().map(str::to_owned).collect()
+    }
+
+    /// What edges do that are started from now on.
+    fn edges_do(&self, behaviour: &str) {
+        replace_file(&self.temp.path().join("edge.behaviour"), behaviour);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
@@ -218,11 +280,11 @@ impl Drop for Running {
     }
 }
 
-fn write_settings(state_dir: &Path, drain_timeout: &str) {
+/// The rest of the edge's settings as given.
+fn write_settings(state_dir: &Path, edge: &str) {
     let text = format!(
         "state_dir = {:?}\nuser = \"root\"\n[edge]\nhttp = [\"127.0.0.1:0\"]\nthreads = 2\n\
-         user = \"root\"\n\
-         drain_timeout = \"{drain_timeout}\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
+         user = \"root\"\n{edge}\n[api]\nlisten = \"127.0.0.1:0\"\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n",
         state_dir.display().to_string()
     );
@@ -333,12 +395,15 @@ fn new_settings_replace_the_edge_and_bad_ones_are_refused() {
         router.pid_of("edge").unwrap(),
         router.pid_of("control").unwrap(),
     );
-    write_settings(router.temp.path(), "nonsense");
+    write_settings(router.temp.path(), "drain_timeout = \"nonsense\"");
     router.signal(Signal::HUP);
     router.until_said("settings refused, the old stay");
     assert!(router.said().contains("edge.drain_timeout"));
     assert_eq!(router.pid_of("edge"), Some(edge));
-    write_settings(router.temp.path(), "7s");
+    write_settings(
+        router.temp.path(),
+        "drain_timeout = \"7s\"\nstandby = \"off\"",
+    );
     router.signal(Signal::HUP);
     router.until_said("edge.drain_timeout changed");
     for (role, old) in [("edge", edge), ("control", control)] {
