@@ -48,6 +48,14 @@
 //!
 //! `tests/simulator` runs these policies in virtual time, by a seed.
 //!
+//! # Rights
+//!
+//! Started by root, the supervisor binds and opens what needs rights; control
+//! and the edge are users of their own, and the edge cannot read the store.
+//! The whole of it is in `supervisor/rights.rs` (whom they run as),
+//! `supervisor/ownership.rs` (what belongs to whom) and `heritage/confine.rs`
+//! (what a child gives up).
+//!
 //! # Layers
 //!
 //! Imports point one way. `policy`, `params`, `observe`, `feed` and `table`
@@ -68,6 +76,7 @@
 //! | when an edge that is replaced, or shut down, closes which connection | `edge/leaving.rs` |
 //! | a code or status of our own | `observe/code.rs`, `edge/answers.rs` |
 //! | a counter | a row in `observe/metrics.rs` |
+//! | whom a process runs as, what it may open | `supervisor/rights.rs`, `supervisor/ownership.rs` |
 //! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |
 
 pub mod cli;

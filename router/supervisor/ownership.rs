@@ -22,6 +22,7 @@
 
 use std::fs::read_to_string;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -92,6 +93,24 @@ pub(super) fn share_out(folder: &OwnedFd, share: Share) -> Result<(), Refusal> {
     let group = share.control.map(|control| control.gid);
     adopted.files(folder, owner, group)?;
     adopted.shared(folder, owner, share.edge.gid)
+}
+
+/// Makes a socket just bound its owner's alone.
+pub(super) fn close_socket(path: &Path) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = rustix::fs::open(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&socket)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return Err(Errno::NOTSOCK);
+    }
+    set_mode(&socket, PRIVATE)
+}
+
+/// Sets the mode of what the descriptor names (`O_PATH`, so fchmod(2) does not
+/// take it).
+fn set_mode(entry: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    let by_descriptor = format!("/proc/self/fd/{}", entry.as_fd().as_raw_fd());
+    rustix::fs::chmod(by_descriptor, Mode::from_raw_mode(mode))
 }
 
 fn system(what: &'static str) -> impl Fn(Errno) -> Refusal {
@@ -166,9 +185,7 @@ impl Wanted {
     fn settle(&self, entry: &OwnedFd) -> Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         rustix::fs::chownat(entry, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
-        // The descriptor is only a name (O_PATH), which fchmod does not take.
-        let by_descriptor = format!("/proc/self/fd/{}", entry.as_fd().as_raw_fd());
-        rustix::fs::chmod(by_descriptor, Mode::from_raw_mode(self.mode))
+        set_mode(entry, self.mode)
     }
 }
 

@@ -8,13 +8,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, Timespec};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::ownership;
 use crate::heritage::{Bequest, Footing, Parcel};
 use crate::settings::Settings;
 
@@ -304,7 +304,7 @@ fn bind_feed(path: &Path) -> Result<UnixListener, BindError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    ownership::close_socket(path).map_err(|errno| failed(errno.into()))?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }

@@ -53,6 +53,9 @@ pub enum StateDirError {
         /// Whose group was to enter it.
         gid: u32,
     },
+    /// Somebody removed it.
+    #[error("state_dir {}: was removed under the running router: restart the router", .0.display())]
+    Gone(PathBuf),
     /// The system refused.
     #[error("state_dir {}: cannot {what}: {source}", path.display())]
     Io {
@@ -146,8 +149,11 @@ impl StateDir {
     /// to be started. See [`super::ownership`].
     ///
     /// # Errors
-    /// It is not Portico's alone, or the system refused.
+    /// It is gone, it is not Portico's alone, or the system refused.
     pub(super) fn entrust(&self, rights: &Rights, role: Role) -> Result<(), StateDirError> {
+        if rustix::fs::fstat(&self.folder).is_ok_and(|found| found.st_nlink == 0) {
+            return Err(StateDirError::Gone(self.path.clone()));
+        }
         let &Rights::Split { control, edge } = rights else {
             return Ok(());
         };

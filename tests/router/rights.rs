@@ -272,8 +272,10 @@ fn sighup_changes_users_or_refuses_and_keeps_the_old() {
     fs::write(&file, other).expect("writable");
     router.signal(Signal::HUP);
     eventually("both are of the new users", || {
-        let (control, edge) = (router.process("control"), router.process("edge"));
-        (user(control).0 == STRANGER && user(edge) == (61_178, 61_178)).then_some(())
+        let users = processes::descendants(router.pid());
+        let users: Vec<String> = users.iter().flat_map(|pid| status(*pid, "Uid")).collect();
+        let runs = |uid: u32| users.contains(&uid.to_string());
+        (runs(STRANGER) && runs(61_178)).then_some(())
     });
     router.wait_ready();
     router.get("shop", "/").expect(200);
@@ -378,6 +380,41 @@ fn links_in_the_folder_lead_root_nowhere() {
     let router = setup.start();
     assert_eq!(fs::read_to_string(&shadow).expect("readable"), "root's");
     assert_eq!(owned(&shadow), (0, 0, 0o600));
+    router.get("nobody", "/").refused(404, "H30");
+}
+
+#[test]
+fn commands_send_no_other_secret_than_the_token() {
+    let router = Router::start();
+    let token = router.state_dir().join("token");
+    let given = |router: &Router| {
+        let mut command = router.operator(&["export"]);
+        command.env_remove("PORTICO_TOKEN").args(["--config"]);
+        let settings = token.with_file_name("../portico.toml");
+        command.arg(settings).output().expect("portico must run")
+    };
+    let output = given(&router);
+    assert!(output.status.success(), "{output:?}");
+    let secret = token.with_file_name("../secret");
+    fs::rename(&token, &secret).expect("movable");
+    symlink(&secret, &token).expect("we may");
+    let output = given(&router);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains(&token.display().to_string()), "{words}");
+}
+
+#[test]
+fn a_state_folder_that_was_removed_is_missed_aloud() {
+    let router = Router::start();
+    fs::remove_dir_all(router.state_dir()).expect("it is ours");
+    processes::signal(router.process("control"), Signal::KILL);
+    eventually("the supervisor says so", || {
+        router
+            .words()
+            .contains("removed under the running router")
+            .then_some(())
+    });
     router.get("nobody", "/").refused(404, "H30");
 }
 

@@ -3,10 +3,14 @@
 //! An option wins over its environment variable, and both over the settings
 //! file, which is read only if something is still missing.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
 use clap::Args;
+use rustix::fs::OFlags;
 
 use super::CommandError;
 use crate::cli::SettingsArgs;
@@ -67,11 +71,28 @@ impl Reach {
             .load()
             .map_err(|error| format!("bad settings: {error}"))?;
         let path = settings.token_path();
-        match fs::read_to_string(&path) {
+        match read_token(&path) {
             Ok(text) => Ok(text.trim().to_owned()),
             Err(error) => Err(format!("{}: {error}", path.display())),
         }
     }
+}
+
+/// Reads the token, following no link: its folder may be an unprivileged user's
+/// and the caller root, whose secrets are not to be sent to anybody.
+fn read_token(path: &Path) -> io::Result<String> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or(0))
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.nlink() != 1 {
+        return Err(io::Error::other("it is no plain file with one name"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// An empty environment variable is as good as none.
@@ -146,7 +167,7 @@ mod tests {
         let reach = Reach::default();
         assert_eq!(reach.admin_url(&settings).unwrap(), "http://127.0.0.1:0");
         let bound = r#"{"http":[],"api":"127.0.0.1:4001","admin":"0.0.0.0:4002"}"#;
-        fs::write(folder.path().join("addresses.json"), bound).unwrap();
+        std::fs::write(folder.path().join("addresses.json"), bound).unwrap();
         assert_eq!(reach.admin_url(&settings).unwrap(), "http://127.0.0.1:4002");
         assert_eq!(reach.api_url(&settings).unwrap(), "http://127.0.0.1:4001");
     }
