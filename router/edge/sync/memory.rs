@@ -116,7 +116,7 @@ impl Walker {
             part("names", table.names as u64),
             part("apps", table.apps as u64),
             part("backends", table.backends as u64),
-            part("policies", table.shared as u64),
+            part("shared", table.shared as u64),
             part("live", table.live as u64),
             part("connections", held(|held| &held.connections)),
             part("backend_connections", held(|held| &held.pool)),

@@ -35,7 +35,7 @@ use self::events::Events;
 use self::link::{Link, LinkError};
 use self::memory::Walk;
 use self::wire::Wire;
-use crate::feed::messages::{Nack, Removed};
+use crate::feed::messages::{Body, Collect, Nack, Removed};
 use crate::feed::{LastKnownGood, NoTable, last_known_good, proven_table};
 use crate::heritage::Footing;
 use crate::observe::access_log::Log;
@@ -104,8 +104,9 @@ impl SyncHandle {
         self.wire.serves(&self.table);
     }
 
-    /// Ends the feed: the table stays as it is. Waits for the threads, which
-    /// wait for nothing.
+    /// Ends the feed: the table stays as it is. Its last word is a report that
+    /// nobody asked for (id 0), so call it once nothing is counted any more.
+    /// Waits for the threads, which wait half a second at most.
     pub fn stop(self) {
         self.wire.stop();
         for thread in self.threads {
@@ -242,8 +243,20 @@ impl Sync {
             Ok(error) => error,
             Err(_) => LinkError::Panicked,
         };
+        if self.wire.is_stopped() {
+            self.say_last_word();
+        }
         self.wire.unlink();
         (error, did_talk)
+    }
+
+    /// Control's totals are to have what was counted since it last asked. If it
+    /// is not there, it is told nothing.
+    fn say_last_word(&self) {
+        let report = report::of(self, &Collect::default());
+        let _ = self
+            .wire
+            .send(self.held.epoch, self.table.revision(), Body::Report(report));
     }
 
     /// Takes the last-known-good table from disk.

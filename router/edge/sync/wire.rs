@@ -12,6 +12,9 @@ use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{Ack, Body, Envelope};
 use crate::table::Table;
 
+/// How long a control that does not read may hold up the end of a process.
+const LAST_WORD_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The writing end, while there is one.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -122,9 +125,17 @@ impl Wire {
         }
     }
 
+    /// Ends the reading; what is written until the link is taken away still
+    /// goes out, in a moment or not at all.
     pub(super) fn stop(&self) {
-        self.state().is_stopped = true;
-        self.unlink();
+        let mut state = self.state();
+        state.is_stopped = true;
+        if let Some(stream) = &mut state.stream {
+            // Already closed by the peer: all the same.
+            let _ = stream.set_write_timeout(Some(LAST_WORD_PATIENCE));
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        drop(state);
         self.changed.notify_all();
     }
 

@@ -119,3 +119,21 @@ fn what_memory_goes_to_is_told_where_asked() {
     assert!(bytes("apps") > 0 && bytes("routes") > 0 && bytes("backends") > 0);
     assert!(bytes("resident") > bytes("apps"));
 }
+
+#[test]
+fn its_last_word_is_what_it_counted() {
+    let mut stage = Stage::set(Some(9));
+    stage.ready.recv_timeout(PATIENCE).unwrap();
+    let (mut control, ..) = stage.greet();
+    // A message later than the link: it is there.
+    control.collect("");
+    let found = stage.table.app("disk").unwrap();
+    found.live().cells[0].begin();
+    found.live().cells[0].answered(200, None, 10, 5);
+    stage.sync.take().unwrap().stop();
+    let Some(Body::Report(report)) = control.hear().body else {
+        panic!("it must tell what it counted");
+    };
+    assert_eq!((report.id, report.apps[0].requests()), (0, 1));
+    control.hear_end();
+}
