@@ -26,6 +26,7 @@ mod ejection;
 mod forwarded;
 mod framing;
 mod frozen;
+mod handover;
 mod hedging;
 mod hostile;
 mod hostile_backends;
