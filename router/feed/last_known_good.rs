@@ -1,8 +1,8 @@
 //! The newest table that the folder's files still tell, whatever happened to
 //! them.
 //!
-//! Owns the choice between a file and the one before it, and putting snapshot
-//! and journal together. Never writes. The edge boots from it; control rebuilds
+//! Owns the choice between a file and the one before it, and what the journals
+//! say; [`TableFiles`] puts it together. Never writes. The edge boots from it; control rebuilds
 //! a lost store from it.
 //!
 //! ```text
@@ -12,11 +12,12 @@
 
 use std::path::Path;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::journal::{self, JournalReader};
 use super::messages::{AppRecord, Change, Delta, Removed, Totals};
-use super::snapshot::{self, FileError, Head, Snapshot, section_of};
+use super::snapshot::{self, FileError, Head, Snapshot};
+use super::table_files::TableFiles;
 use crate::settings::absolute;
 
 /// What [`last_known_good`] found.
@@ -77,64 +78,19 @@ pub struct KnownHead {
 const DAMAGE_LINES: usize = 100;
 
 /// What became of an app since a snapshot: its record, or `None` if removed.
-type Changed = HashMap<String, Option<AppRecord>>;
+pub(super) type Changed = HashMap<String, Option<AppRecord>>;
 
-/// Reads the newest table from `folder`, handing its apps to `take` a section
-/// at a time (a 64th of all): no name comes twice.
+/// Reads the newest table from `folder`, handing its apps to `take`: no name
+/// comes twice.
 ///
 /// # Errors
 /// There is no usable snapshot. Anything less is told as
 /// [`damage`](LastKnownGood::damage).
 pub fn last_known_good(
     folder: &Path,
-    mut take: impl FnMut(Vec<AppRecord>),
+    take: impl FnMut(Vec<AppRecord>) + Send,
 ) -> Result<LastKnownGood, NoTable> {
-    let mut damage = Damage::default();
-    let (base, older) = open_both(folder, &mut damage)?;
-    let older = older.filter(|older| is_of_same_store(&older.head, &base.head));
-    let mut reached = LastKnownGood {
-        cluster_id: base.head.cluster_id.clone(),
-        epoch: base.head.epoch,
-        revision: base.head.revision,
-        apps: 0,
-        backends: 0,
-        removed: base.summary.unwrap_or_default().removed,
-        is_exact: true,
-        damage: Vec::new(),
-    };
-    let mut changed = Changed::new();
-    let removed = &mut reached.removed;
-    reached.revision = follow(folder, &base.head, &mut damage, |delta| {
-        *removed = delta.removed.unwrap_or(*removed);
-        note_changes(&mut changed, delta);
-    });
-    let mut mender = Mender {
-        folder,
-        older,
-        changed: None,
-    };
-    for section in 0..base.sections() {
-        let mut read = base.section(section);
-        if !read.is_whole {
-            reached.is_exact &= mender.mend(&base, section, &mut read.apps, &mut damage);
-        }
-        let mut apps = Vec::with_capacity(read.apps.len());
-        for app in read.apps {
-            match changed.remove(&app.name) {
-                None => apps.push(app),
-                Some(Some(newer)) => apps.push(newer),
-                Some(None) => {}
-            }
-        }
-        reached.count(&apps);
-        take(apps);
-    }
-    // Apps that came after the snapshot.
-    let new: Vec<_> = changed.into_values().flatten().collect();
-    reached.count(&new);
-    take(new);
-    reached.damage = damage.lines;
-    Ok(reached)
+    Ok(TableFiles::newest(folder)?.read_records(take))
 }
 
 /// Where the newest table of `folder` stands, by its snapshot's head and its
@@ -160,16 +116,11 @@ pub fn known_head(folder: &Path) -> Result<KnownHead, NoTable> {
     })
 }
 
-impl LastKnownGood {
-    pub(super) fn count(&mut self, apps: &[AppRecord]) {
-        self.apps += apps.len() as u64;
-        let backends = apps.iter().map(|app| app.backends.len() as u64);
-        self.backends += backends.sum::<u64>();
-    }
-}
-
 /// The newest snapshot that can be used, and the one before it.
-fn open_both(folder: &Path, damage: &mut Damage) -> Result<(Snapshot, Option<Snapshot>), NoTable> {
+pub(super) fn open_both(
+    folder: &Path,
+    damage: &mut Damage,
+) -> Result<(Snapshot, Option<Snapshot>), NoTable> {
     let current = Snapshot::open(&folder.join(snapshot::FILE));
     let previous = Snapshot::open(&folder.join(snapshot::PREVIOUS_FILE));
     let (base, older) = match (current, previous) {
@@ -211,7 +162,12 @@ pub(super) fn is_of_same_store(a: &Head, b: &Head) -> bool {
 /// Hands `note` the deltas that lead on from a snapshot; returns the revision
 /// reached. The journal before this one is read only where it is needed: after
 /// a usual life it has nothing more to say, and may be of another store.
-fn follow(folder: &Path, base: &Head, damage: &mut Damage, mut note: impl FnMut(Delta)) -> u64 {
+pub(super) fn follow(
+    folder: &Path,
+    base: &Head,
+    damage: &mut Damage,
+    mut note: impl FnMut(Delta),
+) -> u64 {
     let newest = folder.join(journal::FILE);
     let all = |from| (from, u64::MAX);
     let (reached, is_clean) = replay(&newest, base, all(base.revision), damage, &mut note);
@@ -226,7 +182,7 @@ fn follow(folder: &Path, base: &Head, damage: &mut Damage, mut note: impl FnMut(
 /// Hands `note` a journal's deltas from revision `span.0` to at most `span.1`;
 /// returns the revision reached, and whether the journal leads on from
 /// `span.0` and is whole.
-fn replay(
+pub(super) fn replay(
     path: &Path,
     store: &Head,
     span: (u64, u64),
@@ -264,7 +220,7 @@ fn replay(
     (revision, leads_on && journal.damage().is_none())
 }
 
-fn note_changes(changed: &mut Changed, delta: Delta) {
+pub(super) fn note_changes(changed: &mut Changed, delta: Delta) {
     for op in delta.ops {
         match op.change {
             Some(Change::Put(record)) => {
@@ -275,72 +231,6 @@ fn note_changes(changed: &mut Changed, delta: Delta) {
             }
             None => {}
         }
-    }
-}
-
-/// Mends damaged sections from the older files.
-struct Mender<'f> {
-    folder: &'f Path,
-    older: Option<Snapshot>,
-    /// The older journal up to the newer snapshot's revision, and whether it
-    /// reaches that; read when first needed.
-    changed: Option<(Changed, bool)>,
-}
-
-impl Mender<'_> {
-    /// Adds to `apps` what the section's damaged blocks held, as far as the
-    /// older files know; true if the section is then exact.
-    fn mend(
-        &mut self,
-        base: &Snapshot,
-        section: u32,
-        apps: &mut Vec<AppRecord>,
-        damage: &mut Damage,
-    ) -> bool {
-        let what = format!(
-            "{}: section {section} is damaged",
-            absolute(base.path()).display()
-        );
-        let Some(older) = &self.older else {
-            damage.note(format!(
-                "{what}; there is no snapshot before it, {} of its apps are left",
-                apps.len()
-            ));
-            return false;
-        };
-        let (changed, reaches) = self.changed.get_or_insert_with(|| {
-            let mut changed = Changed::new();
-            let path = self.folder.join(journal::PREVIOUS_FILE);
-            let span = (older.head.revision, base.head.revision);
-            let mut note = |delta| note_changes(&mut changed, delta);
-            let (reached, _) = replay(&path, &base.head, span, damage, &mut note);
-            (changed, reached == base.head.revision)
-        });
-        let mut known: HashSet<String> = apps.iter().map(|app| app.name.clone()).collect();
-        let before = older.section_of_other(section, base.sections());
-        let is_exact = before.is_whole && *reaches;
-        for app in before.apps {
-            if known.contains(&app.name) || changed.contains_key(&app.name) {
-                continue;
-            }
-            known.insert(app.name.clone());
-            apps.push(app);
-        }
-        for (name, record) in changed {
-            if section_of(name, base.sections()) == section
-                && let Some(record) = record
-                && known.insert(name.clone())
-            {
-                apps.push(record.clone());
-            }
-        }
-        let how = if is_exact {
-            "mended from the files before it"
-        } else {
-            "the files before it stand in"
-        };
-        damage.note(format!("{what}; {how}"));
-        is_exact
     }
 }
 

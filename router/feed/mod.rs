@@ -9,6 +9,8 @@ mod last_known_good;
 pub mod messages;
 pub mod proven;
 pub mod snapshot;
+mod table_files;
 
 pub use last_known_good::{KnownHead, LastKnownGood, NoTable, known_head, last_known_good};
-pub use proven::proven_table;
+pub use proven::{proven_files, proven_table};
+pub use table_files::TableFiles;

@@ -12,7 +12,7 @@ use super::last_known_good::Damage;
 use super::messages::AppRecord;
 use super::snapshot::write::sync_folder;
 use super::snapshot::{self, FileError, Head, Snapshot};
-use super::{LastKnownGood, NoTable};
+use super::{LastKnownGood, NoTable, TableFiles};
 use crate::settings::absolute;
 
 /// The table that ran well, in the table's folder: a snapshot file.
@@ -20,43 +20,29 @@ pub const FILE: &str = "proven";
 /// The one that may take its place, if edges live with it.
 pub const CANDIDATE_FILE: &str = "candidate";
 
-/// Reads the table that ran well from `folder`, handing its apps to `take` a
-/// section at a time: no name comes twice. It is as of its snapshot, without
+/// Opens the table that ran well in `folder`. It is as of its snapshot, without
 /// what a journal says since. Where none has proven itself yet, the newest
 /// snapshot stands in, then the one before it; one whose every byte verifies
 /// comes before one that is damaged.
 ///
 /// # Errors
 /// There is no usable snapshot of any name.
-pub fn proven_table(
-    folder: &Path,
-    mut take: impl FnMut(Vec<AppRecord>),
-) -> Result<LastKnownGood, NoTable> {
+pub fn proven_files(folder: &Path) -> Result<TableFiles, NoTable> {
     let mut damage = Damage::default();
     let base = choose(folder, &mut damage)?;
-    let mut read = LastKnownGood {
-        cluster_id: base.head.cluster_id.clone(),
-        epoch: base.head.epoch,
-        revision: base.head.revision,
-        apps: 0,
-        backends: 0,
-        removed: base.summary.unwrap_or_default().removed,
-        is_exact: true,
-        damage: Vec::new(),
-    };
-    for number in 0..base.sections() {
-        let section = base.section(number);
-        read.is_exact &= section.is_whole;
-        read.count(&section.apps);
-        take(section.apps);
-    }
-    if !read.is_exact {
-        let path = absolute(base.path());
-        let path = path.display();
-        damage.note(format!("{path} is damaged; what is left of it is used"));
-    }
-    read.damage = damage.lines;
-    Ok(read)
+    Ok(TableFiles::alone(folder, base, damage))
+}
+
+/// Reads the table that ran well from `folder`, handing its apps to `take`: no
+/// name comes twice.
+///
+/// # Errors
+/// As [`proven_files`].
+pub fn proven_table(
+    folder: &Path,
+    take: impl FnMut(Vec<AppRecord>) + Send,
+) -> Result<LastKnownGood, NoTable> {
+    Ok(proven_files(folder)?.read_records(take))
 }
 
 /// Puts the newest snapshot on trial beside the one that ran well; returns what

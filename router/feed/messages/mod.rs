@@ -10,6 +10,7 @@
 
 mod records;
 mod reports;
+mod view;
 
 use prost::Message;
 
@@ -20,6 +21,7 @@ pub use self::reports::{
     AppReport, BackendReport, Event, Health, HistogramSample, MemoryPart, Report, Sample,
     UnwellBackend,
 };
+pub use self::view::{AppView, BackendView, ViewError, split_delimited};
 
 /// The feed's major version; a peer with another one is refused by name.
 pub const FEED_VERSION: u32 = 1;

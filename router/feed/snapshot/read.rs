@@ -1,9 +1,12 @@
 //! Reading a snapshot, section by section, believing nothing unchecked.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prost::Message;
 
@@ -12,7 +15,7 @@ use super::{
     MAX_BLOCK_BYTES, MAX_SECTIONS, SUMMARY_BYTES, Summary, TRAILER_BYTES, block_crc, read_head,
     section_of, u32_at, u64_at,
 };
-use crate::feed::messages::AppRecord;
+use crate::feed::messages::{AppRecord, AppView, split_delimited};
 
 /// Most bytes of an index: that of a billion apps.
 const MAX_INDEX_BYTES: u64 = 128 * 1024 * 1024;
@@ -31,6 +34,8 @@ pub struct Snapshot {
     pub(in crate::feed) is_summary_damaged: bool,
     path: PathBuf,
     file: File,
+    /// Its length.
+    bytes: u64,
     sections: u32,
     pub(super) blocks: Vec<BlockPlace>,
 }
@@ -77,6 +82,7 @@ impl Snapshot {
                 what: "its number of sections",
             });
         }
+        let bytes = file.metadata().map_err(FileError::io(path))?.len();
         let mut snapshot = Snapshot {
             head,
             apps: None,
@@ -84,6 +90,7 @@ impl Snapshot {
             is_summary_damaged: false,
             path: path.into(),
             file,
+            bytes,
             sections,
             blocks: Vec::new(),
         };
@@ -112,8 +119,7 @@ impl Snapshot {
 
     /// The index, if every checksum of it is right.
     fn index(&self, header: &[u8]) -> io::Result<Option<Index>> {
-        let file_bytes = self.file.metadata()?.len();
-        let Some(trailer_at) = file_bytes.checked_sub(TRAILER_BYTES as u64) else {
+        let Some(trailer_at) = self.bytes.checked_sub(TRAILER_BYTES as u64) else {
             return Ok(None);
         };
         let mut trailer = [0; TRAILER_BYTES];
@@ -164,7 +170,7 @@ impl Snapshot {
 
     /// The blocks as they follow each other, up to the first that is not one.
     fn walk(&self, mut offset: u64) -> Vec<BlockPlace> {
-        let mut blocks = Vec::new();
+        let (mut blocks, mut buffer) = (Vec::new(), Vec::new());
         let mut fields = [0; BLOCK_HEADER_BYTES];
         while self.file.read_exact_at(&mut fields, offset).is_ok() {
             let place = BlockPlace {
@@ -174,7 +180,8 @@ impl Snapshot {
                 length: u32_at(&fields, 8),
                 crc: u32_at(&fields, 12),
             };
-            if place.section >= self.sections || self.block(&place).is_none() {
+            let is_block = self.payload(&place, &mut buffer).is_some();
+            if place.section >= self.sections || !is_block {
                 break;
             }
             offset += BLOCK_HEADER_BYTES as u64 + u64::from(place.length);
@@ -185,47 +192,45 @@ impl Snapshot {
 
     /// Whether every byte of it verifies. Decodes nothing.
     pub(in crate::feed) fn is_whole(&self) -> bool {
-        self.apps.is_some()
-            && self
-                .blocks
-                .iter()
-                .all(|place| self.payload(place).is_some())
+        let mut buffer = Vec::new();
+        let mut blocks = self.blocks.iter();
+        self.apps.is_some() && blocks.all(|place| self.payload(place, &mut buffer).is_some())
     }
 
-    /// A block's apps, if every byte of it verifies.
-    fn block(&self, place: &BlockPlace) -> Option<Vec<AppRecord>> {
-        let payload = self.payload(place)?;
-        let mut rest = &payload[..];
-        let mut apps = Vec::with_capacity(place.count as usize);
-        for _ in 0..place.count {
-            apps.push(AppRecord::decode_length_delimited(&mut rest).ok()?);
-        }
-        rest.is_empty().then_some(apps)
-    }
-
-    /// A block's bytes, if every one of them verifies.
-    fn payload(&self, place: &BlockPlace) -> Option<Vec<u8>> {
+    /// Reads a block's payload into `payload`, if every byte of it verifies.
+    fn payload<'p>(&self, place: &BlockPlace, payload: &'p mut Vec<u8>) -> Option<&'p [u8]> {
         let length = place.length as usize;
         // No app is empty, so a count can not pass the length.
         if length > MAX_BLOCK_BYTES || place.count > place.length {
             return None;
         }
-        let mut fields = [0; BLOCK_HEADER_BYTES];
-        self.file.read_exact_at(&mut fields, place.offset).ok()?;
-        let is_same = u32_at(&fields, 0) == place.section
-            && u32_at(&fields, 4) == place.count
-            && u32_at(&fields, 8) == place.length
-            && u32_at(&fields, 12) == place.crc;
         let end = place
             .offset
             .checked_add((BLOCK_HEADER_BYTES + length) as u64)?;
-        if !is_same || end > self.file.metadata().ok()?.len() {
+        if end > self.bytes {
             return None;
         }
-        let mut payload = vec![0; length];
-        let at = place.offset + BLOCK_HEADER_BYTES as u64;
-        self.file.read_exact_at(&mut payload, at).ok()?;
-        (block_crc(place.section, place.count, &payload) == place.crc).then_some(payload)
+        payload.resize(BLOCK_HEADER_BYTES + length, 0);
+        self.file.read_exact_at(payload, place.offset).ok()?;
+        let (fields, payload) = payload.split_at(BLOCK_HEADER_BYTES);
+        let is_same = u32_at(fields, 0) == place.section
+            && u32_at(fields, 4) == place.count
+            && u32_at(fields, 8) == place.length
+            && u32_at(fields, 12) == place.crc;
+        let is_good = is_same && block_crc(place.section, place.count, payload) == place.crc;
+        is_good.then_some(payload)
+    }
+
+    /// Shows a block's records, encoded, up to the first that `look` refuses;
+    /// whether that was all of them and every byte of the block verified.
+    fn block(
+        &self,
+        place: &BlockPlace,
+        buffer: &mut Vec<u8>,
+        look: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        self.payload(place, buffer)
+            .is_some_and(|payload| each_record(payload, place.count, look))
     }
 
     /// The apps of one section.
@@ -234,13 +239,61 @@ impl Snapshot {
             apps: Vec::new(),
             is_whole: self.apps.is_some(),
         };
+        let mut buffer = Vec::new();
         for place in self.blocks.iter().filter(|place| place.section == section) {
-            match self.block(place) {
-                Some(apps) => read.apps.extend(apps),
-                None => read.is_whole = false,
-            }
+            read.is_whole &= self.block(place, &mut buffer, |record| {
+                let app = AppRecord::decode(record);
+                app.map(|app| read.apps.push(app)).is_ok()
+            });
         }
         read
+    }
+
+    /// Shows every app, and its bytes, to some thread's `Take`, on as many
+    /// threads as asked for; returns the sections that were not read whole.
+    /// What was shown of such a section is what [`section`](Self::section) has.
+    pub(in crate::feed) fn each<Take: FnMut(&AppView<'_>, &[u8])>(
+        &self,
+        threads: usize,
+        taker: &(impl Fn() -> Take + Sync),
+    ) -> BTreeSet<u32> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut take = taker();
+            let mut damaged = BTreeSet::new();
+            let mut buffer = Vec::new();
+            while let Some(place) = self.blocks.get(next.fetch_add(1, Relaxed)) {
+                let is_whole = self.payload(place, &mut buffer).is_some_and(|payload| {
+                    let mut view = AppView::default();
+                    each_record(payload, place.count, |record| {
+                        let is_good = view.read(record).is_ok();
+                        if is_good {
+                            take(&view, record);
+                        }
+                        is_good
+                    })
+                });
+                if !is_whole {
+                    damaged.insert(place.section);
+                }
+            }
+            damaged
+        };
+        let mut damaged = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut damaged = work();
+            for other in others {
+                match other.join() {
+                    Ok(theirs) => damaged.extend(theirs),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            damaged
+        });
+        if self.apps.is_none() {
+            damaged.extend(0..self.sections);
+        }
+        damaged
     }
 
     /// The apps that a file of `sections` sections has in this one.
@@ -261,4 +314,20 @@ impl Snapshot {
         }
         all
     }
+}
+
+/// Shows the records of a payload, without their lengths, up to the first that
+/// `look` refuses; whether that was all of them and nothing else.
+fn each_record<'p>(
+    mut payload: &'p [u8],
+    count: u32,
+    mut look: impl FnMut(&'p [u8]) -> bool,
+) -> bool {
+    for _ in 0..count {
+        match split_delimited(&mut payload) {
+            Ok(record) if look(record) => {}
+            _ => return false,
+        }
+    }
+    payload.is_empty()
 }
