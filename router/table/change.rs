@@ -1,4 +1,4 @@
-//! Changes: records become apps, apps are published, routes change hands.
+//! Changes: records become apps, apps are published, domains change hands.
 //!
 //! Owns the order of publication and who gets a contested domain. A record
 //! that does not compile leaves its app as it was, and is reported.
@@ -6,30 +6,36 @@
 //! **Invariant**: a domain has one holder. Its holder keeps it until it gives
 //! it up or is removed; another claimant is refused the domain (not the rest of
 //! its record) and that is reported.
+//!
+//! An app that gives up nothing is published at once. Of the others first the
+//! next versions are entered beside those before, then the turn is counted,
+//! then those before are removed: so a domain that one gives to another is
+//! always with one of them.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use ahash::RandomState;
-use ecow::EcoString;
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashSet};
 
 use super::compile::Compiler;
 use super::domain::Domain;
 use super::live::HotApps;
-use super::shards::{Drafts, Shards};
-use super::{App, Route, Slot, Table, depth_bit, is_named};
-use crate::feed::messages::{AppRecord, Change, Delta, Nack};
+use super::{App, Table, depth_bit};
+use crate::feed::messages::{AppView, Change, Delta, Nack};
 
-/// Routes of one host, over its path prefixes: what a lookup may have to walk.
-const ROUTES_PER_HOST: usize = 128;
+/// Domains of one host, over its path prefixes: what a lookup may have to walk.
+pub(super) const DOMAINS_PER_HOST: usize = 128;
+
+pub(super) const HELD_BY_ANOTHER: &str = "another app holds it";
+pub(super) const TOO_MANY_PREFIXES: &str = "the host has 128 path prefixes already";
 
 /// What only the writer holds.
 #[derive(Debug)]
 pub(super) struct Writer {
-    compiler: Compiler,
+    pub(super) compiler: Compiler,
     /// How many wildcards have this many labels (index 63: that or more).
-    wildcards: [u32; 64],
+    pub(super) wildcards: [u32; 64],
 }
 
 impl Writer {
@@ -44,19 +50,19 @@ impl Writer {
         self.compiler.shared_bytes()
     }
 
-    fn count_wildcard(&mut self, domain: &str, added: bool) {
-        let domain = Domain::of(domain);
-        if domain.wildcard {
-            let count = &mut self.wildcards[domain.labels().min(63)];
-            *count = if added {
-                *count + 1
-            } else {
-                count.saturating_sub(1)
-            };
+    pub(super) fn count_wildcards(&mut self, app: &App, added: bool) {
+        for domain in app.domains.iter().map(Domain::of) {
+            if domain.wildcard {
+                let count = &mut self.wildcards[domain.labels().min(63)];
+                *count = match added {
+                    true => *count + 1,
+                    false => count.saturating_sub(1),
+                };
+            }
         }
     }
 
-    fn wildcard_depths(&self) -> u64 {
+    pub(super) fn wildcard_depths(&self) -> u64 {
         let counts = self.wildcards.iter().enumerate();
         counts
             .filter(|&(_, &count)| count > 0)
@@ -64,14 +70,36 @@ impl Writer {
     }
 }
 
-/// What becomes of an app in a delta.
-enum Fate {
-    Put(Arc<Slot>, Arc<App>),
-    Delete(Arc<Slot>, Arc<App>),
+/// What becomes of an app in a delta: one version in the place of another,
+/// `None` where there is none.
+struct Step {
+    before: Option<Arc<App>>,
+    after: Option<Arc<App>>,
+}
+
+impl Step {
+    /// Domains that the app has and had not.
+    fn gained(&self) -> impl Iterator<Item = &str> {
+        let before = self.before.as_ref();
+        let after = self.after.iter().flat_map(|after| after.domains.iter());
+        after.filter(move |domain| !before.is_some_and(|app| app.domains.contains(domain)))
+    }
+
+    /// Domains that the app had and has not.
+    fn released(&self) -> impl Iterator<Item = &str> {
+        let after = self.after.as_ref();
+        let before = self.before.iter().flat_map(|before| before.domains.iter());
+        before.filter(move |domain| !after.is_some_and(|app| app.domains.contains(domain)))
+    }
+
+    /// Whether it gives up a domain, or is removed.
+    fn gives_up(&self) -> bool {
+        self.after.is_none() || self.released().next().is_some()
+    }
 }
 
 impl Table {
-    fn writer(&self) -> MutexGuard<'_, Writer> {
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         // What a panicking writer left is a table whose published parts are
         // each whole: better than none.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,35 +113,23 @@ impl Table {
     pub fn apply(&self, delta: &Delta) -> Vec<Nack> {
         let mut writer = self.writer();
         let mut nacks = Vec::new();
-        let fates = self.fates(&mut writer, delta, &mut nacks);
-        let mut routes = Drafts::of(&self.routes);
-        let mut apps = Drafts::of(&self.apps);
-
-        // Everyone gives up first, so that a domain may change hands in one delta.
-        for fate in &fates {
-            self.release(&mut writer, &mut routes, fate);
-        }
-        for fate in &fates {
-            if let Fate::Put(slot, app) = fate {
-                let mut held = |hash: u64, route: Route| claim(&mut routes, hash, route);
-                for domain in &app.domains {
-                    let hash = self.domain_hash(domain);
-                    let route = Route {
-                        domain: domain.clone(),
-                        slot: Arc::clone(slot),
-                    };
-                    match held(hash, route) {
-                        Claim::Taken => writer.count_wildcard(domain, true),
-                        Claim::Held => {}
-                        Claim::Refused(reason) => nacks.push(nack(&app.name, reason, domain)),
-                    }
-                }
+        let mut steps = self.steps(&mut writer, delta, &mut nacks);
+        self.settle_claims(&mut steps, &mut nacks);
+        for step in &steps {
+            if let Some(app) = &step.after {
+                writer.count_wildcards(app, true);
             }
         }
+        // Wildcards count for readers before they are entered, and until after
+        // they are gone.
         self.wildcard_depths
             .fetch_or(writer.wildcard_depths(), Ordering::SeqCst);
-        self.publish(fates, routes, &mut apps);
-        apps.publish();
+        self.publish(&steps);
+        for step in &steps {
+            if let Some(app) = &step.before {
+                writer.count_wildcards(app, false);
+            }
+        }
         self.wildcard_depths
             .store(writer.wildcard_depths(), Ordering::SeqCst);
         self.revision.store(delta.to, Ordering::SeqCst);
@@ -121,384 +137,211 @@ impl Table {
     }
 
     /// Compiles the last change of each app, in the delta's order.
-    fn fates(&self, writer: &mut Writer, delta: &Delta, nacks: &mut Vec<Nack>) -> Vec<Fate> {
-        let name = |change: &Change| match change {
-            Change::Put(record) => record.name.clone(),
-            Change::Delete(name) => name.clone(),
-        };
+    fn steps(&self, writer: &mut Writer, delta: &Delta, nacks: &mut Vec<Nack>) -> Vec<Step> {
+        fn name(change: &Change) -> &str {
+            match change {
+                Change::Put(record) => &record.name,
+                Change::Delete(name) => name,
+            }
+        }
         let changes = || {
             let ops = delta.ops.iter().enumerate();
             ops.filter_map(|(at, op)| Some((at, op.change.as_ref()?)))
         };
-        let last: HashMap<String, usize> = changes().map(|(at, op)| (name(op), at)).collect();
-        let mut fates = Vec::with_capacity(last.len());
+        let last: HashMap<&str, usize, RandomState> =
+            changes().map(|(at, change)| (name(change), at)).collect();
+        let mut steps = Vec::with_capacity(last.len());
         for (at, change) in changes() {
-            if last[&name(change)] != at {
+            if last[name(change)] != at {
                 continue;
             }
-            let slot = self.slot(&name(change));
-            let before = slot.as_ref().and_then(|slot| slot.current.load_full());
-            match (change, slot, before) {
-                (Change::Put(record), slot, _) => match writer.compiler.compile(record) {
-                    Ok(app) => {
-                        let slot = slot.unwrap_or_else(Slot::empty);
-                        fates.push(Fate::Put(slot, Arc::new(app)));
-                    }
+            let before = self.app(name(change));
+            match change {
+                Change::Put(record) => match writer.compiler.compile(&AppView::of(record)) {
+                    Ok(app) => steps.push(Step {
+                        before,
+                        after: Some(Arc::new(app)),
+                    }),
                     Err(error) => nacks.push(Nack {
                         key: record.name.clone(),
                         reason: error.to_string(),
                     }),
                 },
-                (Change::Delete(_), Some(slot), Some(app)) => fates.push(Fate::Delete(slot, app)),
-                (Change::Delete(_), _, _) => {}
+                Change::Delete(_) if before.is_some() => steps.push(Step {
+                    before,
+                    after: None,
+                }),
+                Change::Delete(_) => {}
             }
         }
-        fates
+        steps
     }
 
-    /// Takes away the routes that an app no longer has.
-    fn release(&self, writer: &mut Writer, routes: &mut Drafts<'_, Route>, fate: &Fate) {
-        let (slot, before, after) = match fate {
-            Fate::Put(slot, app) => (slot, slot.current.load_full(), Some(app)),
-            Fate::Delete(slot, app) => (slot, Some(Arc::clone(app)), None),
-        };
-        let Some(before) = before else {
+    /// Takes from the apps the domains that they claim and another one holds.
+    fn settle_claims(&self, steps: &mut [Step], nacks: &mut Vec<Nack>) {
+        if steps.iter().all(|step| step.gained().next().is_none()) {
+            return;
+        }
+        let mut refusals: Vec<(usize, Vec<String>)> = Vec::new();
+        let mut claims = Claims::of(self, steps);
+        for (at, step) in steps.iter().enumerate() {
+            let mut refused = Vec::new();
+            for domain in step.gained() {
+                if let Err(reason) = claims.claim(domain) {
+                    let name = step.after.as_ref().map_or("", |app| &app.name);
+                    nacks.push(nack(name, reason, domain));
+                    refused.push(domain.to_owned());
+                }
+            }
+            if !refused.is_empty() {
+                refusals.push((at, refused));
+            }
+        }
+        drop(claims);
+        for (at, refused) in refusals {
+            let refused: Vec<&str> = refused.iter().map(String::as_str).collect();
+            let after = &mut steps[at].after;
+            *after = after.take().map(|app| Arc::new(app.without(&refused)));
+        }
+    }
+
+    fn publish(&self, steps: &[Step]) {
+        let (giving, others): (Vec<&Step>, Vec<&Step>) =
+            steps.iter().partition(|step| step.gives_up());
+        for step in others {
+            self.enter(step);
+            if let (Some(before), Some(app)) = (&step.before, &step.after) {
+                self.supersede(before, app);
+            }
+        }
+        for step in &giving {
+            self.enter(step);
+        }
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        for step in giving {
+            self.leave(step);
+        }
+    }
+
+    /// Enters an app's next version: under the hosts it had not, and where it
+    /// gives up any domain under all of them, beside the version before.
+    fn enter(&self, step: &Step) {
+        let Some(app) = &step.after else {
             return;
         };
-        for domain in &before.domains {
-            if after.is_some_and(|after| after.domains.binary_search(domain).is_ok()) {
-                continue;
+        self.count_backends(step.before.as_deref(), Some(app));
+        let mut kept = Vec::new();
+        if let Some(before) = &step.before {
+            app.inherit(before);
+            if !step.gives_up() {
+                kept = self.host_hashes(before);
             }
-            let hash = self.domain_hash(domain);
-            let is_ours = |route: &Route| route.domain == *domain && Arc::ptr_eq(&route.slot, slot);
-            if routes.read(hash, |shard| shard.find(hash, is_ours).is_some())
-                && let Ok(entry) = routes.write(hash).find_entry(hash, is_ours)
-            {
-                entry.remove();
-                writer.count_wildcard(domain, false);
+        } else {
+            self.names.insert(self.name_hash(&app.name), app);
+            self.len.fetch_add(1, Ordering::SeqCst);
+        }
+        for hash in self.host_hashes(app) {
+            if kept.binary_search(&hash).is_err() {
+                self.hosts.insert(hash, app);
             }
+        }
+        let had = step.before.as_ref().is_some_and(|app| app.is_probed());
+        self.probed.put(&app.name, had, app.is_probed());
+    }
+
+    /// Removes the version before of an app that gives up domains or is gone.
+    fn leave(&self, step: &Step) {
+        let Some(before) = &step.before else {
+            return;
+        };
+        let name = self.name_hash(&before.name);
+        match &step.after {
+            Some(app) => {
+                self.names.replace(name, before, app);
+                app.wake_waiting();
+            }
+            None => self.names.remove(name, before),
+        }
+        for hash in self.host_hashes(before) {
+            self.hosts.remove(hash, before);
+        }
+        if step.after.is_none() {
+            self.len.fetch_sub(1, Ordering::SeqCst);
+            self.count_backends(Some(before), None);
+            self.hot.remove(&before.name);
+            self.probed.put(&before.name, before.is_probed(), false);
         }
     }
 
-    /// Apps before the routes that lead to them; removed ones after.
-    fn publish(
-        &self,
-        fates: Vec<Fate>,
-        routes: Drafts<'_, Route>,
-        apps: &mut Drafts<'_, Arc<Slot>>,
-    ) {
-        let mut removed = Vec::new();
-        for fate in fates {
-            match fate {
-                Fate::Put(slot, app) => {
-                    let (name, has) = (app.name.clone(), app.is_probed());
-                    let (had, before) = slot.current.load().as_ref().map_or((false, 0), |app| {
-                        (app.is_probed(), app.backends.len() as u64)
-                    });
-                    self.count_backends(before, app.backends.len() as u64);
-                    if slot.current.load().is_none() {
-                        let hash = self.apps.hash(app.name.as_bytes(), false);
-                        slot.replace(app);
-                        let rehash = |slot: &Arc<Slot>| self.slot_hash(slot);
-                        apps.write(hash)
-                            .insert_unique(hash, Arc::clone(&slot), rehash);
-                        self.len.fetch_add(1, Ordering::SeqCst);
-                    } else {
-                        slot.replace(app);
-                    }
-                    self.probed.put(&name, had, has);
-                }
-                Fate::Delete(slot, app) => {
-                    let hash = self.apps.hash(app.name.as_bytes(), false);
-                    let is_it = |held: &Arc<Slot>| Arc::ptr_eq(held, &slot);
-                    if let Ok(entry) = apps.write(hash).find_entry(hash, is_it) {
-                        entry.remove();
-                        self.len.fetch_sub(1, Ordering::SeqCst);
-                        self.count_backends(app.backends.len() as u64, 0);
-                    }
-                    removed.push((slot, app));
-                }
-            }
+    /// Publishes `app` in the place of a version all of whose domains it has.
+    pub(super) fn supersede(&self, before: &Arc<App>, app: &Arc<App>) {
+        for hash in self.host_hashes(before) {
+            self.hosts.replace(hash, before, app);
         }
-        routes.publish();
-        for (slot, app) in removed {
-            slot.current.store(None);
-            self.hot.remove(&app.name);
-            self.probed.put(&app.name, app.is_probed(), false);
-        }
+        self.names.replace(self.name_hash(&app.name), before, app);
+        app.wake_waiting();
     }
 
     /// Some backends more or fewer; the writer alone counts.
-    fn count_backends(&self, before: u64, after: u64) {
+    fn count_backends(&self, before: Option<&App>, after: Option<&App>) {
+        let of = |app: Option<&App>| app.map_or(0, |app| app.backends.len() as u64);
         let held = self.backends.load(Ordering::SeqCst);
-        self.backends.store(held + after - before, Ordering::SeqCst);
-    }
-
-    fn domain_hash(&self, domain: &str) -> u64 {
-        let domain = Domain::of(domain);
-        self.routes.hash(domain.host.as_bytes(), domain.wildcard)
-    }
-
-    fn slot_hash(&self, slot: &Slot) -> u64 {
-        let current = slot.current.load();
-        let name = current.as_ref().map_or("", |app| app.name.as_str());
-        self.apps.hash(name.as_bytes(), false)
-    }
-
-    /// Begins to replace the whole table; nothing changes before
-    /// [`Install::finish`].
-    pub fn install(&self) -> Install<'_> {
-        Install {
-            table: self,
-            routes: Shards::<Route>::empty_drafts(),
-            apps: Shards::<Arc<Slot>>::empty_drafts(),
-            staged: Vec::new(),
-            probed: HashSet::default(),
-            len: 0,
-            backends: 0,
-            nacks: Vec::new(),
-        }
+        self.backends
+            .store(held + of(after) - of(before), Ordering::SeqCst);
     }
 }
 
-impl Slot {
-    fn empty() -> Arc<Slot> {
-        Arc::new(Slot {
-            current: arc_swap::ArcSwapOption::empty(),
-        })
+/// Who claims what in a delta.
+struct Claims<'a> {
+    table: &'a Table,
+    /// Domains given up in the delta.
+    released: HashSet<&'a str, RandomState>,
+    claimed: HashSet<String, RandomState>,
+    /// Domains of a host, by its hash, with those claimed and without those
+    /// given up.
+    of_host: HashMap<u64, usize, RandomState>,
+}
+
+impl<'a> Claims<'a> {
+    /// Everyone gives up first, so that a domain may change hands in one delta.
+    fn of(table: &'a Table, steps: &'a [Step]) -> Self {
+        Claims {
+            table,
+            released: steps.iter().flat_map(Step::released).collect(),
+            claimed: HashSet::default(),
+            of_host: HashMap::default(),
+        }
     }
 
-    /// Publishes the app's next version.
-    fn replace(&self, app: Arc<App>) {
-        let before = self.current.load_full();
-        if let Some(before) = &before {
-            app.inherit(before);
+    /// An app claims a domain that it does not hold.
+    fn claim(&mut self, text: &str) -> Result<(), &'static str> {
+        let domain = Domain::of(text);
+        let hash = self.table.host_hash(&domain);
+        let (mut held, mut is_taken) = (0, false);
+        self.table.hosts.visit(hash, |found| {
+            let of_app = found.iter().flat_map(|app| app.domains.of_host_of(&domain));
+            for other in of_app.filter(|&other| !self.released.contains(other)) {
+                held += 1;
+                is_taken |= other == text;
+            }
+            false
+        });
+        let of_host = self.of_host.entry(hash).or_insert(held);
+        if is_taken || self.claimed.contains(text) {
+            return Err(HELD_BY_ANOTHER);
         }
-        let live = app.existing_live().cloned();
-        self.current.store(Some(app));
-        if let Some(live) = live {
-            // There may be room now where there was none.
-            live.queue.wake_all();
+        if *of_host >= DOMAINS_PER_HOST {
+            return Err(TOO_MANY_PREFIXES);
         }
+        *of_host += 1;
+        self.claimed.insert(text.to_owned());
+        Ok(())
     }
 }
 
-/// What came of a claim.
-enum Claim {
-    Taken,
-    Held,
-    Refused(&'static str),
-}
-
-fn nack(app: &str, reason: &str, domain: &str) -> Nack {
+pub(super) fn nack(app: &str, reason: &str, domain: &str) -> Nack {
     Nack {
         key: app.to_owned(),
         reason: format!("domain `{domain}`: {reason}"),
-    }
-}
-
-/// Who holds a domain in a shard, and whether its host takes another route.
-fn inspect(shard: &HashTable<Route>, hash: u64, domain: &str) -> (Option<Arc<Slot>>, bool) {
-    let wanted = Domain::of(domain);
-    let mut of_host = 0;
-    for route in shard.iter_hash(hash) {
-        if route.domain == domain {
-            return (Some(Arc::clone(&route.slot)), false);
-        }
-        let held = Domain::of(&route.domain);
-        of_host += usize::from(held.host == wanted.host && held.wildcard == wanted.wildcard);
-    }
-    (None, of_host < ROUTES_PER_HOST)
-}
-
-const HELD_BY_ANOTHER: &str = "another app holds it";
-const TOO_MANY_PREFIXES: &str = "the host has 128 path prefixes already";
-
-fn claim(routes: &mut Drafts<'_, Route>, hash: u64, route: Route) -> Claim {
-    let shards = routes.shards();
-    let (holder, has_room) = routes.read(hash, |shard| inspect(shard, hash, &route.domain));
-    match holder {
-        Some(holder) if Arc::ptr_eq(&holder, &route.slot) => Claim::Held,
-        Some(_) => Claim::Refused(HELD_BY_ANOTHER),
-        None if !has_room => Claim::Refused(TOO_MANY_PREFIXES),
-        None => {
-            let rehash = |route: &Route| route_hash(shards, route);
-            routes.write(hash).insert_unique(hash, route, rehash);
-            Claim::Taken
-        }
-    }
-}
-
-fn route_hash(shards: &Shards<Route>, route: &Route) -> u64 {
-    let domain = Domain::of(&route.domain);
-    shards.hash(domain.host.as_bytes(), domain.wildcard)
-}
-
-/// A whole table being replaced, part by part: mark and sweep. Apps named in
-/// it are put, all others removed, when it is finished; dropped before that,
-/// nothing changed. An app that stays as it was is not copied, so replacing a
-/// table by nearly itself needs little memory.
-#[must_use = "nothing changes before `finish`"]
-pub struct Install<'t> {
-    table: &'t Table,
-    routes: Vec<HashTable<Route>>,
-    apps: Vec<HashTable<Arc<Slot>>>,
-    /// New versions, to be published at the end.
-    staged: Vec<(Arc<Slot>, App)>,
-    /// Names of the apps that have a probe.
-    probed: HashSet<EcoString, RandomState>,
-    len: u64,
-    backends: u64,
-    nacks: Vec<Nack>,
-}
-
-impl Install<'_> {
-    /// Takes a part of the table. A name that came before is refused.
-    pub fn part(&mut self, records: &[AppRecord]) {
-        let table = self.table;
-        let mut writer = table.writer();
-        for record in records {
-            let known = table.slot(&record.name);
-            let before = known.as_ref().and_then(|slot| slot.current.load_full());
-            match (writer.compiler.compile(record), known, before) {
-                (Ok(app), Some(slot), Some(before)) => {
-                    if !self.mark(&app, &slot) {
-                        continue;
-                    }
-                    if !app.is_same_as(&before) {
-                        self.staged.push((slot, app));
-                    }
-                }
-                (Ok(app), _, _) => {
-                    let slot = Slot::new(app);
-                    if let Some(app) = slot.current.load_full() {
-                        self.mark(&app, &slot);
-                    }
-                }
-                (Err(error), known, before) => {
-                    self.nacks.push(Nack {
-                        key: record.name.clone(),
-                        reason: error.to_string(),
-                    });
-                    if let (Some(slot), Some(before)) = (known, before) {
-                        self.mark(&before, &slot);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Marks an app and claims its domains; false if its name was there
-    /// already.
-    fn mark(&mut self, app: &App, slot: &Arc<Slot>) -> bool {
-        let is_new = self.add(&app.name, slot);
-        if is_new {
-            self.backends += app.backends.len() as u64;
-            for domain in &app.domains {
-                self.claim(&app.name, domain.clone(), slot);
-            }
-            if app.is_probed() {
-                self.probed.insert(app.name.clone());
-            }
-        }
-        is_new
-    }
-
-    fn add(&mut self, name: &str, slot: &Arc<Slot>) -> bool {
-        let table = self.table;
-        let hash = table.apps.hash(name.as_bytes(), false);
-        let shard = &mut self.apps[Shards::<Arc<Slot>>::at(hash)];
-        if shard.find(hash, |slot| is_named(slot, name)).is_some() {
-            self.nacks.push(Nack {
-                key: name.to_owned(),
-                reason: "the name appears twice in the snapshot".to_owned(),
-            });
-            return false;
-        }
-        shard.insert_unique(hash, Arc::clone(slot), |slot| table.slot_hash(slot));
-        self.len += 1;
-        true
-    }
-
-    /// The app that holds the domain now keeps it, if it is still among its
-    /// claimants; else the first one gets it.
-    fn claim(&mut self, app: &str, domain: EcoString, slot: &Arc<Slot>) {
-        let table = self.table;
-        let hash = table.domain_hash(&domain);
-        let shard = &mut self.routes[Shards::<Route>::at(hash)];
-        let (rival, has_room) = inspect(shard, hash, &domain);
-        if rival.is_none() && !has_room {
-            self.nacks.push(nack(app, TOO_MANY_PREFIXES, &domain));
-            return;
-        }
-        let Some(rival) = rival else {
-            let route = Route {
-                domain,
-                slot: Arc::clone(slot),
-            };
-            shard.insert_unique(hash, route, |route| route_hash(&table.routes, route));
-            return;
-        };
-        let (holder, _) = inspect(&table.routes.load(hash), hash, &domain);
-        let mut loser = app.to_owned();
-        if holder.is_some_and(|holder| Arc::ptr_eq(&holder, slot))
-            && let Some(route) = shard.find_mut(hash, |route| route.domain == domain)
-        {
-            route.slot = Arc::clone(slot);
-            let current = rival.current.load();
-            loser = current
-                .as_ref()
-                .map_or(String::new(), |app| app.name.to_string());
-        }
-        self.nacks.push(nack(&loser, HELD_BY_ANOTHER, &domain));
-    }
-
-    /// Apps there will be.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Whether there will be none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Backends there will be.
-    pub fn backends(&self) -> u64 {
-        self.backends
-    }
-
-    /// Publishes the table as of `revision`; returns what could not be used.
-    pub fn finish(self, revision: u64) -> Vec<Nack> {
-        let table = self.table;
-        let mut writer = table.writer();
-        writer.wildcards = [0; 64];
-        for route in self.routes.iter().flatten() {
-            writer.count_wildcard(&route.domain, true);
-        }
-        for (slot, app) in self.staged {
-            slot.replace(Arc::new(app));
-        }
-        let before: Vec<_> = table.apps.iter().collect();
-        let depths = writer.wildcard_depths();
-        table.wildcard_depths.fetch_or(depths, Ordering::SeqCst);
-        table.routes.publish_all(self.routes);
-        table.apps.publish_all(self.apps);
-        table.wildcard_depths.store(depths, Ordering::SeqCst);
-        table.len.store(self.len, Ordering::SeqCst);
-        table.backends.store(self.backends, Ordering::SeqCst);
-        table.revision.store(revision, Ordering::SeqCst);
-        for slot in before.iter().flat_map(|shard| shard.iter()) {
-            let Some(app) = slot.current.load_full() else {
-                continue;
-            };
-            let kept = table.slot(&app.name);
-            if !kept.is_some_and(|kept| Arc::ptr_eq(&kept, slot)) {
-                slot.current.store(None);
-                table.hot.remove(&app.name);
-            }
-        }
-        table.probed.replace(self.probed);
-        self.nacks
     }
 }

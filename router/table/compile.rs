@@ -3,6 +3,7 @@
 //! Owns every check of a record. A record is used whole or not at all. Never
 //! publishes: that is [`super::change`].
 
+use std::borrow::Borrow;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use once_cell::race::OnceBox;
 use super::domain::canonical;
 use super::live::HotApps;
 use super::policy::PolicyError;
-use super::{App, Backend, Policy};
-use crate::feed::messages::{AppRecord, BackendRecord, Standing};
+use super::{App, Backend, Domains, Policy};
+use crate::feed::messages::{AppView, BackendView, Standing};
 
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,8 @@ pub(super) enum CompileError {
 #[derive(Debug)]
 pub(super) struct Compiler {
     hot: Arc<HotApps>,
+    /// That of an app that overrides nothing, as most do.
+    usual: Arc<Policy>,
     policies: Interned<Policy>,
     releases: Interned<Box<str>>,
 }
@@ -46,32 +49,36 @@ impl Compiler {
     pub(super) fn new(hot: Arc<HotApps>) -> Self {
         Compiler {
             hot,
+            usual: Arc::default(),
             policies: Interned::default(),
             releases: Interned::default(),
         }
     }
 
     /// The app of a record, without live state.
-    pub(super) fn compile(&mut self, record: &AppRecord) -> Result<App, CompileError> {
-        if !is_name(&record.name) {
+    pub(super) fn compile(&mut self, record: &AppView<'_>) -> Result<App, CompileError> {
+        if !is_name(record.name) {
             return Err(CompileError::Name);
         }
-        let mut domains = Vec::with_capacity(record.domains.len());
-        for domain in &record.domains {
-            let canonical = canonical(domain).map_err(|reason| CompileError::Domain {
-                domain: domain.clone(),
+        let domains = record.domains.iter().map(|&domain| {
+            canonical(domain).map_err(|reason| CompileError::Domain {
+                domain: domain.to_owned(),
                 reason,
-            })?;
-            domains.push(canonical);
-        }
-        domains.sort_unstable();
-        domains.dedup();
-        let policy = Policy::from_record(record.policy.as_ref())?;
+            })
+        });
+        let domains = Domains::of(domains.collect::<Result<_, _>>()?);
+        let policy = match &record.policy {
+            None => Arc::clone(&self.usual),
+            Some(policy) => {
+                let policy = Policy::from_record(Some(policy))?;
+                self.policies.get(&policy, Policy::clone)
+            }
+        };
         let mut backends = Vec::with_capacity(record.backends.len());
         for backend in &record.backends {
             let compiled = self.backend(backend);
             backends.push(compiled.map_err(|reason| CompileError::Backend {
-                id: backend.id.clone(),
+                id: backend.id.to_owned(),
                 reason,
             })?);
         }
@@ -83,9 +90,9 @@ impl Compiler {
             });
         }
         Ok(App {
-            name: EcoString::from(record.name.as_str()),
-            domains: domains.into_boxed_slice(),
-            policy: self.policies.get(policy),
+            name: EcoString::from(record.name),
+            domains,
+            policy,
             backends: backends.into_boxed_slice(),
             revision: record.revision,
             live: OnceBox::new(),
@@ -93,7 +100,7 @@ impl Compiler {
         })
     }
 
-    fn backend(&mut self, record: &BackendRecord) -> Result<Backend, &'static str> {
+    fn backend(&mut self, record: &BackendView<'_>) -> Result<Backend, &'static str> {
         if record.id.is_empty() {
             return Err("the id is empty");
         }
@@ -115,16 +122,22 @@ impl Compiler {
         };
         let (ip, port) = Backend::pack(address);
         Ok(Backend {
-            id: EcoString::from(record.id.as_str()),
+            id: EcoString::from(record.id),
             weight: record.weight,
             incarnation: record.incarnation,
-            release: self.releases.get(record.release.as_str().into()),
+            release: self.releases.get(record.release, |name| name.into()),
             ip,
             port,
             standing,
             ejected: record.ejected,
             live: OnceBox::new(),
         })
+    }
+
+    /// Shares from now on what another one shared.
+    pub(super) fn absorb(&mut self, other: Compiler) {
+        self.policies.absorb(other.policies);
+        self.releases.absorb(other.releases);
     }
 
     /// Bytes of the shared policies and release names.
@@ -164,18 +177,39 @@ impl<T> Default for Interned<T> {
 }
 
 impl<T: Hash + Eq> Interned<T> {
-    fn get(&mut self, value: T) -> Arc<T> {
+    /// The one value that equals `value`, made of it if there is none yet.
+    fn get<Q: Hash + Eq + ?Sized>(&mut self, value: &Q, make: impl FnOnce(&Q) -> T) -> Arc<T>
+    where
+        T: Borrow<Q>,
+    {
+        self.sweep();
+        let hash = self.hash.hash_one(value);
+        let known = self.values.entry(
+            hash,
+            |known| (**known).borrow() == value,
+            |known| self.hash.hash_one(&**known),
+        );
+        Arc::clone(known.or_insert_with(|| Arc::new(make(value))).get())
+    }
+
+    fn sweep(&mut self) {
         if self.values.len() >= self.sweep_at {
             self.values.retain(|value| Arc::strong_count(value) > 1);
             self.sweep_at = (2 * self.values.len()).max(SWEEP_FLOOR);
         }
-        let hash = self.hash.hash_one(&value);
-        let known = self.values.entry(
-            hash,
-            |known| **known == value,
-            |known| self.hash.hash_one(&**known),
-        );
-        Arc::clone(known.or_insert_with(|| Arc::new(value)).get())
+    }
+
+    fn absorb(&mut self, other: Interned<T>) {
+        for value in other.values {
+            self.sweep();
+            let hash = self.hash.hash_one(&*value);
+            let known = self.values.entry(
+                hash,
+                |known| *known == value,
+                |known| self.hash.hash_one(&**known),
+            );
+            known.or_insert(value);
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -190,11 +224,11 @@ mod tests {
     #[test]
     fn what_nobody_uses_is_dropped() {
         let mut interned = Interned::default();
-        let kept = interned.get(0u64);
+        let kept = interned.get(&0u64, u64::clone);
         for value in 1..10_000 {
-            let _ = interned.get(value);
+            let _ = interned.get(&value, u64::clone);
         }
         assert!(interned.values.len() <= SWEEP_FLOOR);
-        assert!(Arc::ptr_eq(&kept, &interned.get(0)));
+        assert!(Arc::ptr_eq(&kept, &interned.get(&0, u64::clone)));
     }
 }

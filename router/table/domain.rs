@@ -7,8 +7,6 @@
 //! boundaries (`/api` takes `/api`, `/api/x` and `/api?x`, never `/apis`), byte
 //! for byte: percent-encoding and dot segments are the app's business.
 
-use ecow::EcoString;
-
 /// Bytes of a host name (RFC 1035, section 3.1).
 const HOST_MAX_BYTES: usize = 253;
 /// Bytes of a path prefix.
@@ -52,7 +50,7 @@ pub(super) fn labels(host: &[u8]) -> usize {
 }
 
 /// A domain's text as the table keys it, or what is wrong with it.
-pub(super) fn canonical(text: &str) -> Result<EcoString, &'static str> {
+pub(super) fn canonical(text: &str) -> Result<&str, &'static str> {
     let text = text.trim_end_matches('/');
     let domain = Domain::of(text);
     let host = domain.host;
@@ -85,15 +83,14 @@ pub(super) fn canonical(text: &str) -> Result<EcoString, &'static str> {
     {
         return Err("the path prefix has a character that no path has");
     }
-    Ok(EcoString::from(text))
+    Ok(text)
 }
 
 /// How specific the match of `key`, a canonical domain, is for a host and a
 /// path: its prefix's length plus one, or `None` without a match. `host` is
 /// the whole host, or for a wildcard what follows the labels it stands for.
 #[inline]
-pub(super) fn matched(key: &str, wildcard: bool, host: &[u8], path: &[u8]) -> Option<usize> {
-    let mut key = key.as_bytes();
+pub(super) fn matched(mut key: &[u8], wildcard: bool, host: &[u8], path: &[u8]) -> Option<usize> {
     if wildcard {
         key = key.strip_prefix(b"*.")?;
     }
@@ -123,7 +120,7 @@ mod tests {
             ("[::1]", "[::1]"),
             ("localhost", "localhost"),
         ] {
-            assert_eq!(canonical(given).as_deref(), Ok(kept));
+            assert_eq!(canonical(given), Ok(kept));
         }
         for given in [
             "",
@@ -150,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_prefix_matches_on_segment_boundaries() {
-        let with = |path: &str| matched("a.example/api", false, b"a.example", path.as_bytes());
+        let with = |path: &str| matched(b"a.example/api", false, b"a.example", path.as_bytes());
         assert_eq!(with("/api"), Some(5));
         assert_eq!(with("/api/x"), Some(5));
         assert_eq!(with("/api?x"), Some(5));
@@ -161,10 +158,10 @@ mod tests {
 
     #[test]
     fn a_host_is_matched_whole() {
-        assert_eq!(matched("a.example", false, b"a.example", b"/"), Some(1));
-        assert_eq!(matched("a.example.org", false, b"a.example", b"/"), None);
-        assert_eq!(matched("*.a.example", false, b"a.example", b"/"), None);
-        assert_eq!(matched("*.a.example", true, b"a.example", b"/"), Some(1));
-        assert_eq!(matched("a.example", true, b"a.example", b"/"), None);
+        assert_eq!(matched(b"a.example", false, b"a.example", b"/"), Some(1));
+        assert_eq!(matched(b"a.example.org", false, b"a.example", b"/"), None);
+        assert_eq!(matched(b"*.a.example", false, b"a.example", b"/"), None);
+        assert_eq!(matched(b"*.a.example", true, b"a.example", b"/"), Some(1));
+        assert_eq!(matched(b"a.example", true, b"a.example", b"/"), None);
     }
 }

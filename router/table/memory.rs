@@ -2,17 +2,16 @@
 
 use std::sync::PoisonError;
 
-use super::app::text_bytes;
-use super::{Slot, Table};
+use super::Table;
 
 /// Estimated bytes of each part, allocator's rounding included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableMemory {
-    /// Host → slot: maps and domain texts.
+    /// Host → app: the index.
     pub routes: usize,
-    /// Name → slot: maps and slots.
+    /// Name → app: the index.
     pub names: usize,
-    /// Apps without the parts below.
+    /// Apps with their names and domains, without the parts below.
     pub apps: usize,
     /// Backends.
     pub backends: usize,
@@ -34,22 +33,14 @@ impl Table {
     /// operator's question, not for every scrape.
     pub fn memory(&self) -> TableMemory {
         let mut memory = TableMemory {
-            routes: self.routes.bytes(),
-            names: self.apps.bytes(),
+            routes: self.hosts.bytes(),
+            names: self.names.bytes(),
             ..TableMemory::default()
         };
-        for shard in self.routes.iter() {
-            let texts = shard.iter().map(|route| text_bytes(&route.domain));
-            memory.routes += texts.sum::<usize>();
-        }
-        for shard in self.apps.iter() {
-            for app in shard.iter().filter_map(|slot| slot.current.load_full()) {
-                memory.names += heap_bytes(size_of::<Slot>() + 16);
-                memory.apps += app.own_bytes();
-                memory.routes += app.domain_bytes();
-                memory.backends += app.backend_bytes();
-                memory.live += app.live_bytes();
-            }
+        for app in self.names.iter() {
+            memory.apps += app.own_bytes();
+            memory.backends += app.backend_bytes();
+            memory.live += app.live_bytes();
         }
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         memory.shared = writer.shared_bytes();

@@ -5,33 +5,44 @@
 //! cannot use. Never does I/O, never waits, never knows who is asking.
 //!
 //! ```text
-//!  host ──hash──▶ shard of routes ──▶ slot ──▶ App (immutable, whole)
-//!  name ──hash──▶ shard of apps ────▶ slot ──▶ the same App
+//!  host ──hash──▶ index of hosts ──▶ App (immutable, whole)
+//!  name ──hash──▶ index of names ──▶ the same App
 //! ```
 //!
-//! Readers (edge threads) load a shard and a slot through `arc-swap` and never
-//! wait. One writer at a time (the edge's feed thread) applies changes; a
-//! change costs what it touches: a backend swap one slot, a domain one shard
-//! of a few hundred routes.
+//! Readers (edge threads) go through two cache lines of an [index](index::Index)
+//! and the app's own, and never wait. One writer at a time (the edge's feed
+//! thread) applies changes; a change costs what it touches: a backend swap one
+//! cell of an index for each of the app's hosts and one for its name, a new
+//! domain one cell more, and now and then a thousandth of an index.
 //!
-//! **Invariant**: a request sees one [`App`] whole, as of one revision.
+//! An app is entered once under each of its hosts, whatever the prefixes, and
+//! once under its name; the texts are its own and are kept nowhere else. It
+//! lists only the domains it holds: one that it was refused is not among them.
+//!
+//! **Invariant**: a request sees one [`App`] whole, as of one revision. A host
+//! that goes from one app to another is with either at any moment: it is
+//! entered for the new one, then [`Table::turns`] is counted on, then the old
+//! entry goes; a lookup during which it was counted on begins again.
 
 mod app;
 mod change;
 mod compile;
 mod domain;
+mod domains;
+mod index;
+mod install;
 mod live;
 mod memory;
 mod pace;
 mod policy;
 mod probed;
-mod shards;
 #[cfg(test)]
 mod tests;
 mod vitals;
 
 pub use app::{App, Backend};
-pub use change::Install;
+pub use domains::Domains;
+pub use install::{Install, InstallThread};
 pub use live::{AppLive, BackendLive};
 pub use memory::TableMemory;
 pub use pace::Waiting;
@@ -39,46 +50,26 @@ pub use policy::{Hedge, Policy, PolicyError, Probe, StatusSet};
 pub use probed::ProbedApps;
 pub use vitals::{Moment, Probed, Told};
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwapOption;
-use ecow::EcoString;
+use arc_swap::Guard;
 
 use change::Writer;
+use domain::Domain;
+use index::{Found, Index};
 use live::HotApps;
-use shards::Shards;
 
 use memory::heap_bytes;
-
-/// Where an app's current version is published. It stays the same object from
-/// the app's creation to its removal, so a change of the app touches no map.
-#[derive(Debug)]
-struct Slot {
-    /// `None` once the app is removed.
-    current: ArcSwapOption<App>,
-}
-
-impl Slot {
-    fn new(app: App) -> Arc<Slot> {
-        Arc::new(Slot {
-            current: ArcSwapOption::from_pointee(app),
-        })
-    }
-}
-
-/// A canonical domain and whose it is.
-#[derive(Clone, Debug)]
-struct Route {
-    domain: EcoString,
-    slot: Arc<Slot>,
-}
 
 /// The table. Shared by all edge threads.
 #[derive(Debug)]
 pub struct Table {
-    routes: Shards<Route>,
-    apps: Shards<Arc<Slot>>,
+    hosts: Index,
+    names: Index,
+    /// Counted on between entering what was moved where it now is and removing
+    /// it from where it was.
+    turns: AtomicU64,
     /// Bit n: some wildcard's host has n labels (63: that or more).
     wildcard_depths: AtomicU64,
     revision: AtomicU64,
@@ -94,8 +85,9 @@ impl Table {
     pub fn new(threads: usize) -> Table {
         let hot = Arc::new(HotApps::new(threads));
         Table {
-            routes: Shards::new(),
-            apps: Shards::new(),
+            hosts: Index::new(),
+            names: Index::new(),
+            turns: AtomicU64::new(0),
             wildcard_depths: AtomicU64::new(0),
             revision: AtomicU64::new(0),
             len: AtomicU64::new(0),
@@ -116,9 +108,19 @@ impl Table {
     /// Takes no lock and allocates nothing.
     pub fn route(&self, host: &[u8], path: &[u8]) -> Option<Arc<App>> {
         let host = host.strip_suffix(b".").unwrap_or(host);
-        if let Some(app) = self.find(host, false, path) {
-            return Some(app);
+        loop {
+            let turn = self.turns.load(Ordering::Acquire);
+            let found = self.find(host, false, path);
+            let found = found.or_else(|| self.find_wildcard(host, path));
+            // What was read above was read before this.
+            fence(Ordering::Acquire);
+            if self.turns.load(Ordering::Relaxed) == turn {
+                return found;
+            }
         }
+    }
+
+    fn find_wildcard(&self, host: &[u8], path: &[u8]) -> Option<Arc<App>> {
         let depths = self.wildcard_depths.load(Ordering::Acquire);
         if depths == 0 {
             return None;
@@ -137,32 +139,51 @@ impl Table {
         None
     }
 
+    #[inline]
     fn find(&self, host: &[u8], wildcard: bool, path: &[u8]) -> Option<Arc<App>> {
-        let hash = self.routes.hash(host, wildcard);
-        let shard = self.routes.load(hash);
-        let mut best: Option<(&Route, usize)> = None;
-        for route in shard.iter_hash(hash) {
-            let Some(length) = domain::matched(&route.domain, wildcard, host, path) else {
-                continue;
-            };
-            if best.is_none_or(|(_, longest)| length > longest) {
-                best = Some((route, length));
+        let mut best: Option<(Found, usize)> = None;
+        self.hosts.visit(self.hosts.hash(host, wildcard), |found| {
+            let app = found.as_ref();
+            let length = app.and_then(|app| app.domains.matched(wildcard, host, path));
+            if let Some(length) = length
+                && best.as_ref().is_none_or(|&(_, longest)| length > longest)
+            {
+                best = Some((found, length));
             }
-        }
-        // A slot emptied since the shard was loaded: the app is gone.
-        best.and_then(|(route, _)| route.slot.current.load_full())
+            false
+        });
+        best.and_then(|(found, _)| Guard::into_inner(found))
     }
 
     /// The app of this name.
     pub fn app(&self, name: &str) -> Option<Arc<App>> {
-        self.slot(name)?.current.load_full()
+        let mut named = None;
+        self.names.visit(self.name_hash(name), |found| {
+            if found.as_ref().is_some_and(|app| app.name == name) {
+                named = Guard::into_inner(found);
+            }
+            named.is_some()
+        });
+        named
     }
 
-    fn slot(&self, name: &str) -> Option<Arc<Slot>> {
-        let hash = self.apps.hash(name.as_bytes(), false);
-        let shard = self.apps.load(hash);
-        let found = shard.find(hash, |slot| is_named(slot, name));
-        found.cloned()
+    fn name_hash(&self, name: &str) -> u64 {
+        self.names.hash(name.as_bytes(), false)
+    }
+
+    fn host_hash(&self, domain: &Domain<'_>) -> u64 {
+        self.hosts.hash(domain.host.as_bytes(), domain.wildcard)
+    }
+
+    /// The hashes of an app's hosts, each once.
+    fn host_hashes(&self, app: &App) -> Vec<u64> {
+        let domains = app.domains.iter();
+        let mut hashes: Vec<u64> = domains
+            .map(|domain| self.host_hash(&Domain::of(domain)))
+            .collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
     }
 
     /// The revision that every later [`route`](Self::route) on any thread goes
@@ -207,9 +228,4 @@ impl Table {
 
 fn depth_bit(labels: usize) -> u64 {
     1 << labels.min(63)
-}
-
-fn is_named(slot: &Slot, name: &str) -> bool {
-    let current = slot.current.load();
-    current.as_ref().is_some_and(|app| app.name == name)
 }

@@ -35,8 +35,8 @@ use self::events::Events;
 use self::link::{Link, LinkError};
 use self::memory::Walk;
 use self::wire::Wire;
-use crate::feed::messages::{Body, Collect, Nack, Removed};
-use crate::feed::{LastKnownGood, NoTable, last_known_good, proven_table};
+use crate::feed::messages::{AppView, Body, Collect, Nack, Removed};
+use crate::feed::{LastKnownGood, NoTable, TableFiles, proven_files};
 use crate::heritage::Footing;
 use crate::observe::access_log::Log;
 use crate::observe::{Counter, EdgeCells, Gauge};
@@ -261,15 +261,9 @@ impl Sync {
 
     /// Takes the last-known-good table from disk.
     fn boot(&mut self) {
-        let table = Arc::clone(&self.table);
-        let mut install = table.install();
-        let (folder, footing) = (&self.table_dir, self.footing);
-        let found = catch_unwind(AssertUnwindSafe(|| match footing {
-            Footing::Newest => last_known_good(folder, |apps| install.part(&apps)),
-            Footing::Proven => proven_table(folder, |apps| install.part(&apps)),
-        }));
-        let found = match found {
-            Ok(Ok(found)) => found,
+        let read = catch_unwind(AssertUnwindSafe(|| self.read_table()));
+        let (found, nacks) = match read {
+            Ok(Ok(read)) => read,
             Ok(Err(NoTable::None)) => {
                 tracing::info!("no table on disk yet: waiting for control");
                 return;
@@ -283,7 +277,6 @@ impl Sync {
                 return;
             }
         };
-        let nacks = install.finish(found.revision);
         self.told_of(&found, &nacks);
         if self.footing == Footing::Proven {
             self.pin(&found);
@@ -304,6 +297,22 @@ impl Sync {
             is_exact,
             removed,
         });
+    }
+
+    /// Publishes the table on disk, read on all cores; returns what it is and
+    /// what of it could not be used.
+    fn read_table(&self) -> Result<(LastKnownGood, Vec<Nack>), NoTable> {
+        let files = match self.footing {
+            Footing::Newest => TableFiles::newest(&self.table_dir)?,
+            Footing::Proven => proven_files(&self.table_dir)?,
+        };
+        let install = self.table.install_about(files.apps());
+        let found = files.read(boot_threads(), &|| {
+            let mut thread = install.thread();
+            move |app: &AppView<'_>, _: &[u8]| thread.take(app)
+        });
+        let nacks = install.finish(found.revision);
+        Ok((found, nacks))
     }
 
     /// The table stays as it is: on a newer one, edges crashed.
@@ -378,6 +387,12 @@ impl Sync {
 fn give_way() {
     // Refused, it shares the cores evenly: no reason not to serve.
     let _ = rustix::process::nice(NICENESS);
+}
+
+/// Threads that read the table on disk; they stand back as this one does.
+fn boot_threads() -> usize {
+    const MOST: usize = 8;
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST))
 }
 
 impl fmt::Debug for Sync {
