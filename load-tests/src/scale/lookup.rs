@@ -9,14 +9,25 @@ use super::Bench;
 use super::report::Found;
 use crate::{interrupt, machine};
 
-/// Builds and runs the benchmark, and reads what it prints.
+/// Builds and runs the benchmark with few apps and with many, and reads what it prints.
 pub fn run(bench: &mut Bench, found: &mut Found) -> Result<()> {
+    let few = lookup_ns(&time(bench, "1000")?).context("no lookup at 1,000 apps")?;
+    let many = lookup_ns(&time(bench, "1000000")?).context("no lookup at 1,000,000 apps")?;
+    found.put("lookup_few_ns", few);
+    found.put("lookup_many_ns", many);
+    found.put("lookup_ratio", many / few);
+    Ok(())
+}
+
+/// What `cargo bench --bench table -- time APPS` prints.
+fn time(bench: &Bench, apps: &str) -> Result<String> {
     let printed = bench.folder.join("bench.stdout");
     let mut child = Command::new("cargo")
         .args(["bench", "--bench", "table", "--manifest-path"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
         .arg("--target-dir")
         .arg(machine::target_folder()?)
+        .args(["--", "time", apps])
         .stdin(Stdio::null())
         .stdout(File::create(&printed)?)
         .spawn()
@@ -30,22 +41,16 @@ pub fn run(bench: &mut Bench, found: &mut Found) -> Result<()> {
         Some(status) => ensure!(status.success(), "cargo bench: {status}"),
         None => bail!("cargo bench: not in time"),
     }
-    let text = std::fs::read_to_string(&printed)?;
-    let few = lookup_ns(&text, 1_000).context("no lookup at 1,000 apps")?;
-    let many = lookup_ns(&text, 1_000_000).context("no lookup at 1,000,000 apps")?;
-    found.put("lookup_few_ns", few);
-    found.put("lookup_many_ns", many);
-    found.put("lookup_ratio", many / few);
-    Ok(())
+    Ok(std::fs::read_to_string(&printed)?)
 }
 
-/// `route, any app  123 ns` below `APPS apps, …`.
-fn lookup_ns(text: &str, apps: u64) -> Option<f64> {
-    let begins = format!("{apps} apps");
-    let mut lines = text.lines().skip_while(|line| !line.starts_with(&begins));
-    let line = lines.find(|line| line.trim_start().starts_with("route, any app"))?;
-    let mut words = line.split_whitespace().rev();
-    (words.next()? == "ns").then(|| words.next()?.parse().ok())?
+/// `route, any app  123 ns`; of several the lowest: the first still warms the table up.
+fn lookup_ns(text: &str) -> Option<f64> {
+    let all = text.lines().filter_map(|line| {
+        let value = line.trim_start().strip_prefix("route, any app")?;
+        value.trim().strip_suffix(" ns")?.parse().ok()
+    });
+    all.min_by(f64::total_cmp)
 }
 
 #[cfg(test)]
@@ -54,10 +59,9 @@ mod tests {
 
     #[test]
     fn the_benchmarks_lines_are_read() {
-        let text = "1000 apps, one domain\n  route, hot apps  20 ns\n  route, any app  30 ns\n\
-                    1000000 apps, one domain\n  route, any app         85 ns\n";
-        assert_eq!(lookup_ns(text, 1_000), Some(30.0));
-        assert_eq!(lookup_ns(text, 1_000_000), Some(85.0));
-        assert_eq!(lookup_ns(text, 7), None);
+        let text = "1000000 apps, one domain\n  route, hot apps  20 ns\n  route, any app         95 ns\n\
+                    \x20 route, hot apps  20 ns\n  route, any app         85 ns\n";
+        assert_eq!(lookup_ns(text), Some(85.0));
+        assert_eq!(lookup_ns("route, unknown 7 ns"), None);
     }
 }
