@@ -190,6 +190,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         lifeline.ready();
         let mut running = JoinSet::new();
         running.spawn(fleet::link::serve(feed, fleet.clone(), registry.clone()));
+        running.spawn(fleet::keep(fleet.clone()));
         running.spawn(ticker::run(registry.clone(), fleet, events, pulse));
         tokio::select! {
             served = http_server::serve(api, router, stopping) => served.map_err(system("the API's listener"))?,

@@ -23,7 +23,7 @@ const FRESH: Duration = Duration::from_millis(200);
 pub(super) struct Scraped {
     /// When they were asked, Unix milliseconds.
     pub at_ms: u64,
-    /// What they reported.
+    /// What they reported, with what those counted that are gone.
     pub numbers: Numbers,
     /// What each edge has open.
     pub descriptors: Descriptors,
@@ -46,14 +46,17 @@ impl Scrape {
         if let Some((_, scraped)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return Arc::clone(scraped);
         }
-        let (edges, at_ms) = (fleet.edges().len(), now_ms());
-        let reports = fleet.collect("", BUSIEST as u32).await;
+        let at_ms = now_ms();
+        let heard = fleet.count(BUSIEST as u32).await;
+        let (answered, descriptors) = (heard.reports.len(), descriptors(&heard.reports));
+        let mut reports = heard.reports;
+        reports.extend(heard.past);
         let scraped = Arc::new(Scraped {
             at_ms,
             numbers: Numbers::merge(&reports, BUSIEST),
-            descriptors: descriptors(&reports),
-            edges,
-            answered: reports.len(),
+            descriptors,
+            edges: heard.edges,
+            answered,
         });
         *last = Some((Instant::now(), Arc::clone(&scraped)));
         scraped

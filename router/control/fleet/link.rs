@@ -43,6 +43,8 @@ const DELTA_TOUCHES: usize = 5_000;
 const FRAME_BYTES: usize = 2 << 20;
 /// Apps looked at for one part of a snapshot.
 const SNAPSHOT_PAGE: usize = 500;
+/// The id of a report that nobody asked for.
+const UNASKED: u64 = 0;
 /// Questions that an edge may leave unanswered.
 const UNANSWERED: usize = 64;
 
@@ -180,6 +182,7 @@ async fn hear(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, heard: Heard<'_
                 );
                 fleet.events().say("record_refused", &nack.key, "", text);
             }
+            Some(Body::Report(report)) if report.id == UNASKED => member.reported(&report),
             Some(Body::Report(report)) => {
                 let asked = questions
                     .lock()
@@ -266,10 +269,10 @@ impl Link {
                 _ = beat.tick() => self.send(Body::Beat(Beat {}), self.cursor.unwrap_or_default()).await,
                 ask = asks.recv() => match ask {
                     None => return FrameError::Ended,
-                    Some(Ask::Report { app, top, answer }) => {
+                    Some(Ask::Report { app, top, memory, answer }) => {
                         asked += 1;
                         remember(questions, asked, answer);
-                        self.send(Body::Collect(Collect { id: asked, app, top, ..Collect::default() }), self.registry.revision()).await
+                        self.send(Body::Collect(Collect { id: asked, app, top, memory }), self.registry.revision()).await
                     }
                     Some(Ask::Carry(order)) => self.carry(order).await,
                 },

@@ -5,24 +5,25 @@
 //! changes: each edge's [`link`] follows the registry's log with a
 //! cursor of its own.
 
+mod asking;
 mod gate;
+mod ledger;
 pub mod link;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+
+pub(super) use self::asking::Ask;
+pub use self::asking::{Heard, keep};
+use self::ledger::Ledger;
 
 use super::events::{Events, now_ms};
 use super::propagation::Propagation;
-use crate::feed::messages::{Ack, Doubt, EdgeHello, Order, Report};
+use crate::feed::messages::{Ack, Doubt, EdgeHello, Report};
 
-/// How long an edge may take to report its counters.
-const COLLECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an order may wait for room among an edge's questions.
-const ORDER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Questions and orders waiting for one edge.
 const ASKS: usize = 16;
 
@@ -84,22 +85,6 @@ impl EdgeStatus {
     }
 }
 
-/// What is put to one edge, in order.
-#[derive(Debug)]
-pub(super) enum Ask {
-    /// A question: see [`Collect`](crate::feed::messages::Collect).
-    Report {
-        /// Only this app; empty: the process.
-        app: String,
-        /// How many of the busiest apps.
-        top: u32,
-        /// Where the report goes.
-        answer: oneshot::Sender<Report>,
-    },
-    /// An order; it follows every change made before it was given.
-    Carry(Order),
-}
-
 #[derive(Debug)]
 struct Member {
     status: EdgeStatus,
@@ -113,6 +98,7 @@ pub struct Fleet {
     /// Counts every change of the roster or of an active revision.
     progress: watch::Sender<u64>,
     propagation: Arc<Propagation>,
+    ledger: Mutex<Ledger>,
     events: Arc<Events>,
 }
 
@@ -129,6 +115,7 @@ impl Fleet {
             members: Mutex::default(),
             progress: watch::Sender::new(0),
             propagation,
+            ledger: Mutex::default(),
             events,
         }
     }
@@ -176,66 +163,6 @@ impl Fleet {
             .is_ok_and(|seen| seen.is_ok())
     }
 
-    /// Asks every edge for its counters; those that do not answer within half
-    /// a second are left out. With `app`, only that app's, with its backends;
-    /// else the process's and those of the `top` busiest apps.
-    pub async fn collect(&self, app: &str, top: u32) -> Vec<Report> {
-        let mut answers = Vec::new();
-        for member in self.roster().edges.values() {
-            let (answer, answered) = oneshot::channel();
-            // An edge with a full queue does not answer anyway.
-            if member
-                .asks
-                .try_send(Ask::Report {
-                    app: app.to_owned(),
-                    top,
-                    answer,
-                })
-                .is_ok()
-            {
-                answers.push(answered);
-            }
-        }
-        let deadline = tokio::time::Instant::now() + COLLECT_TIMEOUT;
-        let mut reports = Vec::with_capacity(answers.len());
-        for answered in answers {
-            if let Ok(Ok(report)) = tokio::time::timeout_at(deadline, answered).await {
-                reports.push(report);
-            }
-        }
-        reports
-    }
-
-    /// Gives every edge an order. What is collected from an edge after this
-    /// returned was reported after it carried the order out. An edge that takes
-    /// nothing for half a second, or is not connected, does not hear of it.
-    pub async fn order(&self, order: &Order) {
-        let edges: Vec<mpsc::Sender<Ask>> = self
-            .roster()
-            .edges
-            .values()
-            .map(|member| member.asks.clone())
-            .collect();
-        let told = edges.iter().map(async |asks| {
-            let given = asks.send(Ask::Carry(order.clone()));
-            matches!(tokio::time::timeout(ORDER_TIMEOUT, given).await, Ok(Ok(())))
-        });
-        let told = join_all(told)
-            .await
-            .into_iter()
-            .filter(|told| *told)
-            .count();
-        if told < edges.len() {
-            tracing::warn!(
-                verb = order.verb,
-                app = order.app,
-                backend = order.backend,
-                "only {told} of {} edges took an order",
-                edges.len()
-            );
-        }
-    }
-
     /// Events of edges and of the fleet go here.
     pub(super) fn events(&self) -> &Arc<Events> {
         &self.events
@@ -274,6 +201,10 @@ impl Fleet {
             },
             asked,
         )
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {
@@ -324,6 +255,15 @@ impl Membership {
             let text = format!("edge {pid}, which stood by, serves, at revision {revision}");
             self.fleet.events.say("edge_serves", "", "", text);
         }
+    }
+
+    /// The edge reports without having been asked: before it ends, mostly.
+    pub fn reported(&self, report: &Report) {
+        let pid = match self.fleet.roster().edges.get(&self.id) {
+            Some(member) => member.status.pid,
+            None => return,
+        };
+        self.fleet.ledger().hear(pid, report);
     }
 
     /// The edge did not take a whole table.
@@ -436,29 +376,5 @@ mod tests {
         assert!(waiting.await.unwrap());
         drop(first);
         assert_eq!(fleet.edges().len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_edge_that_does_not_answer_is_left_out_of_the_count() {
-        let fleet = fleet();
-        let (_quick, mut quick_asks) = fleet.admit(&EdgeHello::default(), Some(1));
-        let (_mute, _mute_asks) = fleet.admit(&EdgeHello::default(), Some(1));
-        let answering = tokio::spawn(async move {
-            let Some(Ask::Report { app, top, answer }) = quick_asks.recv().await else {
-                panic!("it must be asked");
-            };
-            assert_eq!((app.as_str(), top), ("shop", 3));
-            let report = Report {
-                id: 9,
-                ..Report::default()
-            };
-            answer.send(report).unwrap();
-        });
-        let reports = fleet.collect("shop", 3).await;
-        answering.await.unwrap();
-        assert_eq!(
-            reports.iter().map(|report| report.id).collect::<Vec<_>>(),
-            [9]
-        );
     }
 }
