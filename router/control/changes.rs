@@ -138,6 +138,11 @@ impl ChangeLog {
         self.floor
     }
 
+    /// Revisions held.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Names held, over all entries.
     pub fn names(&self) -> usize {
         self.names

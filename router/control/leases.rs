@@ -108,6 +108,16 @@ impl Leases {
         self.expired
     }
 
+    /// What all of it takes, bytes, estimated.
+    pub fn bytes(&self) -> usize {
+        let slots = self.slots.capacity() * size_of::<Option<Slot>>();
+        // An id of up to 16 bytes each, and a list of slots for each app.
+        let leased = self.leased * 16 + self.by_app.len() * 32;
+        let apps = self.by_app.capacity() * (size_of::<(Arc<str>, Vec<u32>)>() + 1);
+        let due = self.due.capacity() * size_of::<Reverse<(u64, u32, u32)>>();
+        slots + leased + apps + due + self.vacant.capacity() * size_of::<u32>()
+    }
+
     /// Whether removal is frozen.
     pub fn frozen(&self) -> bool {
         self.frozen

@@ -16,6 +16,7 @@ mod http_server;
 mod lease_clock;
 pub mod leases;
 pub mod loading;
+mod memory;
 pub mod names;
 mod nursery;
 pub mod propagation;

@@ -11,7 +11,7 @@
 mod writer;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -68,6 +68,8 @@ pub struct Registry {
     works: mpsc::Sender<Work>,
     guard: ShrinkGuard,
     propagation: Arc<Propagation>,
+    /// What the store keeps of its file in memory, as of the last commit.
+    store_cache_bytes: AtomicUsize,
     head: watch::Sender<u64>,
     /// False once the writer is gone; then control must end.
     writing: watch::Sender<bool>,
@@ -97,6 +99,7 @@ impl Registry {
             works,
             guard,
             propagation: Arc::default(),
+            store_cache_bytes: AtomicUsize::new(store.cache_bytes()),
             writing: watch::Sender::new(true),
             closing: AtomicBool::new(false),
         });
@@ -156,6 +159,11 @@ impl Registry {
     /// Announces each new revision.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.head.subscribe()
+    }
+
+    /// What the store keeps of its file in memory, as of the last commit.
+    pub fn store_cache_bytes(&self) -> usize {
+        self.store_cache_bytes.load(Ordering::Relaxed)
     }
 
     /// How long changes take.

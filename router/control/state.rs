@@ -13,6 +13,7 @@ use prost::Message;
 
 use super::changes::{ChangeLog, Compacted, Entry};
 use super::loading::Loaded;
+use super::memory::{Weight, allocated, log_bytes};
 use crate::feed::messages::{AppRecord, Change, Delta, Op, Removed, Totals};
 
 /// An app as held: a million of them must fit into a few hundred megabytes.
@@ -69,6 +70,7 @@ pub struct State {
     apps: BTreeMap<Arc<str>, Stored>,
     hosts: HashMap<Box<str>, Arc<str>, ahash::RandomState>,
     backends: u64,
+    weight: Weight,
 }
 
 impl State {
@@ -209,20 +211,40 @@ impl State {
         let added = stored
             .as_ref()
             .map_or(0, |stored| u64::from(stored.backends));
+        let key = allocated(name.len() + 16);
+        let weigh = |stored: &Stored| key + allocated(stored.bytes.len());
+        self.weight.apps += stored.as_ref().map_or(0, weigh);
         let before = match stored {
             Some(stored) => self.apps.insert(name, stored),
             None => self.apps.remove(&name),
         };
+        self.weight.apps -= before.as_ref().map_or(0, weigh);
         let removed = before.map_or(0, |stored| u64::from(stored.backends));
         self.backends = self.backends + added - removed;
     }
 
     /// Gives a host to an app, or to nobody.
     pub(super) fn assign(&mut self, host: Box<str>, app: Option<Arc<str>>) {
-        match app {
-            Some(app) => self.hosts.insert(host, app),
-            None => self.hosts.remove(&host),
+        let bytes = allocated(host.len());
+        let (is_there, was_there) = match app {
+            Some(app) => (true, self.hosts.insert(host, app).is_some()),
+            None => (false, self.hosts.remove(&host).is_some()),
         };
+        self.weight.hosts += if is_there { bytes } else { 0 };
+        self.weight.hosts -= if was_there { bytes } else { 0 };
+    }
+
+    /// What apps, hosts and the change log take, bytes, estimated.
+    pub(super) fn bytes(&self) -> (usize, usize, usize) {
+        // A tree's nodes are about two thirds full; a map has a byte of its own
+        // for each place, of which an eighth stays empty.
+        let places = (size_of::<Arc<str>>() + size_of::<Stored>()) * 3 / 2;
+        let host = size_of::<Box<str>>() + size_of::<Arc<str>>() + 1;
+        (
+            self.weight.apps + self.apps.len() * places,
+            self.weight.hosts + self.hosts.capacity() / 7 * 8 * host,
+            log_bytes(self.log.entries(), self.log.names()),
+        )
     }
 
     /// Moves on to the revisions of a durable batch.

@@ -221,6 +221,12 @@ impl Store {
         Ok(())
     }
 
+    /// What is kept of the file in memory.
+    pub fn cache_bytes(&self) -> usize {
+        let database = self.database.as_ref();
+        database.map_or(0, |database| database.cache_stats().used_bytes())
+    }
+
     /// Makes a batch durable, whole or not at all. Change log entries up to
     /// `changes_floor` are dropped with it.
     ///

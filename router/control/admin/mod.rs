@@ -13,6 +13,7 @@
 //! | `/metrics` | Prometheus text |
 //! | `/overview` | the page's numbers as JSON |
 //! | `/processes` | the supervisor's table, with obituaries |
+//! | `/memory` | what each process's memory goes to |
 //! | `/apps`, `/apps/{app}` | what is registered, and what edges see of it |
 //! | `/events` | server-sent events |
 //! | `/config` | settings in force |
@@ -28,6 +29,7 @@ mod events;
 mod exposition;
 mod guard;
 mod health;
+mod memory;
 mod numbers;
 mod orders;
 mod overview;
@@ -54,6 +56,7 @@ use tower_http::timeout::TimeoutLayer;
 use super::AdminState;
 use super::api;
 use super::api::problem::Problem;
+use memory::EdgeMemory;
 use scrape::Scrape;
 
 /// The page: one file, nothing fetched from elsewhere.
@@ -70,6 +73,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Admin {
     state: AdminState,
     scrape: Arc<Scrape>,
+    memory: Arc<EdgeMemory>,
 }
 
 impl FromRef<Admin> for AdminState {
@@ -84,6 +88,7 @@ pub fn router(state: AdminState) -> Router {
     let admin = Admin {
         state,
         scrape: Arc::default(),
+        memory: Arc::default(),
     };
     let no_store = SetResponseHeaderLayer::if_not_present(
         header::CACHE_CONTROL,
@@ -109,6 +114,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(own::metrics))
         .route("/overview", get(overview::overview))
         .route("/processes", get(health::processes))
+        .route("/memory", get(memory::show))
         .route("/config", get(health::config))
         .route("/table/confirm", post(shrink::confirm))
         .route("/events", get(events::events))

@@ -72,6 +72,8 @@ rows! {
 
     RESIDENT Gauge "portico_process_resident_memory_bytes" ["bytes"] ("role")
     "Resident memory of each role's processes."
+    MEMORY Gauge "portico_memory_bytes" ["bytes"] ("role", "part")
+    "What memory goes to, estimated, by role and part; the parts of several edges are added up. Edges are asked at most once a minute. What is resident in all is portico_process_resident_memory_bytes; the difference is the program itself, stacks, buffers and what estimates miss."
     DESCRIPTORS Gauge "portico_process_open_descriptors" ["descriptors"] ("role")
     "Open descriptors of each role's processes, as they tell themselves; an edge that is not connected to control is missing, the supervisor's are those of its last change."
     CPU Counter "portico_process_cpu_seconds_total" ["seconds"] ("role")
@@ -103,6 +105,12 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     apps(&mut exposition, &scraped.numbers.apps);
     control(&mut exposition, &admin.state, &scraped);
     processes(&mut exposition, &admin.state, &scraped);
+    let memory = admin.memory.by_role(&admin.state).await;
+    let memory = memory.iter();
+    exposition.row(
+        &MEMORY,
+        memory.map(|(role, part, bytes)| (vec![*role, part.as_str()], *bytes as f64)),
+    );
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], exposition.text()).into_response()
 }
 

@@ -15,7 +15,7 @@ use crate::control::staging::{AppSpec, BackendSpec, Condition};
 use crate::control::store::{Contents, Store, store_path};
 use crate::control::tokens::Tokens;
 use crate::control::{Processes, api_requests::ApiRequests};
-use crate::feed::messages::{BackendReport, EdgeHello, Report, Standing};
+use crate::feed::messages::{BackendReport, EdgeHello, MemoryPart, Report, Standing};
 use crate::heritage::{Heard, Lifeline, ProcessState, ProcessStatus, Role, Tether};
 use crate::observe::{self, AppCells, Code, EdgeCells};
 use crate::settings::Settings;
@@ -86,7 +86,7 @@ async fn register(state: &AdminState, name: &str) {
 
 impl Port {
     /// Connects an edge that has served 3 requests, one of them with H12.
-    fn connect_edge(&self) {
+    fn connect_edge(&self) -> tokio::task::JoinHandle<()> {
         let hello = EdgeHello {
             pid: std::process::id(),
             threads: 1,
@@ -100,7 +100,7 @@ impl Port {
                     let _ = answer.send(edge_report(&app));
                 }
             }
-        });
+        })
     }
 
     async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> (StatusCode, String) {
@@ -152,6 +152,10 @@ fn edge_report(app: &str) -> Report {
         samples,
         histograms,
         apps: vec![seen],
+        memory: vec![MemoryPart {
+            part: "routes".into(),
+            bytes: 77,
+        }],
         ..Report::default()
     }
 }
@@ -204,6 +208,52 @@ async fn metrics_hold_the_edges_rows_and_controls() {
         );
     }
     assert!(text.contains("portico_process_resident_memory_bytes{role=\"control\"} "));
+    assert!(text.contains("portico_memory_bytes{role=\"control\",part=\"apps\"} "));
+    assert!(text.contains("portico_memory_bytes{role=\"edge\",part=\"routes\"} 77"));
+    for name in ["portico_commit_seconds", "portico_propagation_seconds"] {
+        assert!(text.contains(&format!("# TYPE {name} histogram")), "{text}");
+    }
+    // The one app was registered before, and no edge had to be waited for.
+    assert!(text.contains("portico_commit_seconds_count 1"), "{text}");
+}
+
+#[tokio::test]
+async fn memory_is_told_by_process_and_part() {
+    let port = port("127.0.0.1:0").await;
+    port.connect_edge();
+    let before = port.read("/memory").await;
+    let processes = before["processes"].as_array().unwrap();
+    let roles: Vec<_> = processes.iter().map(|it| it["role"].as_str()).collect();
+    assert_eq!(roles, [Some("control"), Some("edge")]);
+    assert_eq!(processes[1]["parts"]["routes"], 77);
+    assert!(processes[0]["resident_bytes"].as_u64() > Some(100_000));
+    register(&port.state, "blog").await;
+    let after = port.read("/memory").await;
+    for part in ["apps", "change_log"] {
+        let bytes = |memory: &Value| memory["processes"][0]["parts"][part].as_u64();
+        assert!(bytes(&after) > bytes(&before), "{part}: {after}");
+    }
+}
+
+#[tokio::test]
+async fn totals_do_not_fall_when_an_edge_goes() {
+    let port = port("127.0.0.1:0").await;
+    let total = async || {
+        let (_, text) = port.ask(Method::GET, "/metrics", None).await;
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("portico_requests_total{class=\"2xx\"}"));
+        line.map(|line| line.rsplit(' ').next().unwrap().to_owned())
+    };
+    let edge = port.connect_edge();
+    assert_eq!(total().await.as_deref(), Some("2"));
+    edge.abort();
+    while !port.state.fleet.edges().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(total().await.as_deref(), Some("2"), "it left");
 }
 
 #[tokio::test]

@@ -99,6 +99,10 @@ impl Writer {
                 self.gathering.waited(works.len() - had);
             }
             self.commit(works);
+            let cached = self.store.cache_bytes();
+            self.registry
+                .store_cache_bytes
+                .store(cached, Ordering::Relaxed);
             self.gathering.committed_at = Some(Instant::now());
             if self.registry.closing.load(Ordering::Relaxed) {
                 return;
