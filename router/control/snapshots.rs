@@ -33,12 +33,10 @@ const PAGE: usize = 500;
 const JOURNAL_MIN_BYTES: u64 = 4 << 20;
 /// One that is a 64th as long is too long at this age.
 const JOURNAL_MAX_AGE: Duration = Duration::from_secs(600);
-/// Between two looks at what changed: what changes in the meantime is appended
-/// together.
-const PACE: Duration = Duration::from_millis(100);
 /// How old what was appended may become before it is on the disk for certain.
-/// The store is, with every change; were both lost with the machine, a second
-/// of changes would be.
+/// Appended it is at once, so that an edge which dies boots from what it served.
+/// The store is durable with every change; were it lost, and the machine stopped
+/// dead, a second of changes would be.
 const SYNC: Duration = Duration::from_secs(1);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(10);
@@ -135,13 +133,6 @@ async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver
         failing = result.is_err();
         if last {
             return;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(PACE) => {}
-            stopped = stopping.changed() => match stopped {
-                Ok(()) => continue,
-                Err(_) => return,
-            },
         }
         let retry = tokio::time::sleep(match failing {
             true => RETRY,

@@ -91,6 +91,30 @@ impl ImportTally {
         }
     }
 
+    /// Goes on with what [`told`](Self::told) says; `None`: it says something
+    /// else.
+    pub fn resume(told: &str, is_confirmed: bool) -> Option<ImportTally> {
+        let mut numbers = told.split('-').map(|number| number.parse().ok());
+        let mut next = || numbers.next().flatten();
+        let (registered, before, after) = (next()?, next()?, next()?);
+        numbers.next().is_none().then_some(ImportTally {
+            is_confirmed,
+            registered: Some(registered),
+            before,
+            after,
+        })
+    }
+
+    /// All of it, for an import that is sent in several requests: backends
+    /// registered when it began, and those of the apps named so far, before and
+    /// after. Empty while nothing was named.
+    pub fn told(&self) -> String {
+        match self.registered {
+            Some(registered) => format!("{registered}-{}-{}", self.before, self.after),
+            None => String::new(),
+        }
+    }
+
     /// Takes in apps that come to have `after` backends instead of `before`.
     ///
     /// # Errors
@@ -158,6 +182,14 @@ mod tests {
                 dropped: 201
             }
         ));
+        // In another request it is the same import.
+        let mut tally = ImportTally::resume(&tally.told(), false).unwrap();
+        assert!(tally.take(1_000, [(1, 0)].into_iter()).is_err());
+        assert!(tally.take(5_000_000, [(0, 1), (1, 0)].into_iter()).is_ok());
+        assert_eq!(tally.told(), "1000-231-31");
+        for nonsense in ["1-2", "1-2-x", "1-2-3-4", "-1-2-3"] {
+            assert_eq!(ImportTally::resume(nonsense, false), None, "{nonsense}");
+        }
         let mut tally = ImportTally::new(true);
         assert!(tally.take(1_000, [(1_000, 0)].into_iter()).is_ok());
     }

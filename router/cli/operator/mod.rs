@@ -68,6 +68,9 @@ pub struct Import {
     /// Wait until every edge routes by it
     #[arg(long)]
     pub wait: bool,
+    /// Let it leave more than a fifth fewer backends than there are
+    #[arg(long)]
+    pub confirm_shrink: bool,
     /// Do not tell how far it is
     #[arg(short, long)]
     pub quiet: bool,

@@ -74,7 +74,7 @@ fn view(role: &str, pid: u32, parts: &[MemoryPart]) -> Value {
         .map(|part| (part.part.clone(), json!(part.bytes)))
         .collect();
     let told: u64 = parts.iter().map(|part| part.bytes).sum();
-    let resident = procfs::usage(pid).map(|usage| usage.resident_bytes);
+    let resident = procfs::resident_bytes(pid);
     json!({
         "role": role,
         "pid": pid,

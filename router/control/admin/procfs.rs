@@ -49,6 +49,12 @@ pub(super) fn usage(process: &ProcessStatus, reported: &Descriptors) -> Option<U
     })
 }
 
+/// Resident memory of a process, bytes.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(status_field(&status, "VmRSS:")? * 1024)
+}
+
 fn status_field(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()

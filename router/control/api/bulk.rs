@@ -24,6 +24,7 @@ use super::problem::{Problem, ProblemBody};
 use super::request::{Permitted, Query, Wait, WaitFor, must_be};
 use super::shapes::{ExportLine, ImportLine};
 use super::span::Span;
+use crate::control::staging::ImportTally;
 use crate::control::tokens::Caller;
 use lines::Import;
 
@@ -49,6 +50,10 @@ pub struct Imported {
     pub unchanged: u64,
     /// Lines refused.
     pub failed: u64,
+    /// What the import came to so far; given back as `?tally=` it lets another
+    /// request go on with the same import.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tally: String,
     /// The first of the refused lines.
     pub errors: Vec<LineError>,
 }
@@ -99,6 +104,7 @@ pub struct ImportQuery {
     wait: Option<WaitFor>,
     timeout: Option<Span>,
     confirm: Option<Confirmation>,
+    tally: Option<String>,
 }
 
 /// What is meant, however unlikely it looks.
@@ -112,6 +118,13 @@ pub struct Confirm {
         reason = "read as a part of `ImportQuery`; here for the document"
     )]
     pub confirm: Option<Confirmation>,
+    /// `tally` of the answer before, where one import is sent in several
+    /// requests: how many backends vanish is judged over all of them.
+    #[expect(
+        dead_code,
+        reason = "read as a part of `ImportQuery`; here for the document"
+    )]
+    pub tally: Option<String>,
 }
 
 /// What can be confirmed.
@@ -145,12 +158,19 @@ pub async fn import(
         wait,
         timeout,
         confirm,
+        tally,
     } = query;
     let patience = Wait { wait, timeout }.patience()?;
+    let tally = match tally.filter(|told| !told.is_empty()) {
+        None => ImportTally::new(confirm.is_some()),
+        Some(told) => ImportTally::resume(&told, confirm.is_some()).ok_or_else(|| {
+            Problem::field("tally", "tally: expected what the answer before said")
+        })?,
+    };
     must_be(request.headers(), NDJSON)?;
     let tells = accepts_lines(request.headers());
     let mut running = Running {
-        import: Import::new(state.clone(), request.into_body(), confirm.is_some()),
+        import: Import::new(state.clone(), request.into_body(), tally),
         state,
         patience,
         begun: Instant::now(),

@@ -87,6 +87,7 @@ pub(super) fn import(client: &Client<'_>, args: &Import) -> Result<(), CommandEr
             args,
             name,
             notes,
+            tally: String::new(),
         };
         scope.spawn(move || sender.run(input));
         account.follow(&told)

@@ -25,17 +25,20 @@ pub(super) struct Sender<'a> {
     pub args: &'a Import,
     pub name: &'a str,
     pub notes: SyncSender<Note>,
+    /// What the router says the import came to so far.
+    pub tally: String,
 }
 
 impl Sender<'_> {
     /// Sends all of it; the last note says how it ended.
-    pub fn run(self, input: impl BufRead) {
+    pub fn run(mut self, input: impl BufRead) {
         let done = self.send_all(input);
         self.tell(Note::Ended(done));
     }
 
-    fn send_all(&self, input: impl BufRead) -> Result<(), CommandError> {
-        let unread = |error| CommandError::Failed(format!("{}: {error}", self.name));
+    fn send_all(&mut self, input: impl BufRead) -> Result<(), CommandError> {
+        let name = self.name;
+        let unread = |error| CommandError::Failed(format!("{name}: {error}"));
         let mut pieces = Pieces::new(input);
         let from = self.args.from;
         if from > 1 {
@@ -47,7 +50,7 @@ impl Sender<'_> {
         }
         let mut sent = false;
         while let Some(piece) = pieces.next().map_err(unread)? {
-            let report = self.send("/v1/import", &piece.bytes, sent)?;
+            let report = self.send(false, &piece.bytes, sent)?;
             sent = true;
             self.tell(Note::Taken {
                 report,
@@ -58,11 +61,7 @@ impl Sender<'_> {
         }
         // No lines: only what there is is asked for, or waited for.
         if self.args.wait || !sent {
-            let path = match self.args.wait {
-                true => "/v1/import?wait=active&timeout=60s",
-                false => "/v1/import",
-            };
-            let report = self.send(path, b"", sent)?;
+            let report = self.send(self.args.wait, b"", sent)?;
             self.tell(Note::Taken {
                 report,
                 first: pieces.line(),
@@ -75,12 +74,19 @@ impl Sender<'_> {
 
     /// Sends one piece until the router has answered for it. The first is not
     /// waited for where there is no router at all.
-    fn send(&self, path: &str, bytes: &[u8], was_there: bool) -> Result<Value, CommandError> {
+    fn send(&mut self, waits: bool, bytes: &[u8], was_there: bool) -> Result<Value, CommandError> {
+        let path = self.path(waits);
         let begun = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let error = match self.client.post_lines(Port::Api, path, bytes) {
-                Ok(report) => return Ok(report),
+            let error = match self.client.post_lines(Port::Api, &path, bytes) {
+                Ok(report) => {
+                    report["tally"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .clone_into(&mut self.tally);
+                    return Ok(report);
+                }
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::Absent(error)) if !was_there => return Err(error),
                 Err(Trouble::Absent(error) | Trouble::Passing(error)) => error,
@@ -95,6 +101,17 @@ impl Sender<'_> {
             thread::park_timeout(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    fn path(&self, waits: bool) -> String {
+        let mut path = format!("/v1/import?tally={}", self.tally);
+        if self.args.confirm_shrink {
+            path.push_str("&confirm=shrink");
+        }
+        if waits {
+            path.push_str("&wait=active&timeout=60s");
+        }
+        path
     }
 
     fn tell(&self, note: Note) {

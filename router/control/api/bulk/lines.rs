@@ -53,8 +53,8 @@ pub(super) struct Import {
 }
 
 impl Import {
-    /// Of a body; `is_confirmed`: it may drop as many backends as it likes.
-    pub(super) fn new(state: ApiState, body: Body, is_confirmed: bool) -> Import {
+    /// Of a body, going on with what a tally says.
+    pub(super) fn new(state: ApiState, body: Body, tally: ImportTally) -> Import {
         let report = Imported {
             revision: state.registry.revision(),
             ..Imported::default()
@@ -70,7 +70,7 @@ impl Import {
             specs: Vec::new(),
             spec_bytes: 0,
             pending: None,
-            tally: ImportTally::new(is_confirmed),
+            tally,
         }
     }
 
@@ -80,6 +80,7 @@ impl Import {
         // A line that meets another app's host is found out after those behind
         // it that do not even parse.
         report.errors.sort_by_key(|error| error.line);
+        report.tally = self.tally.told();
         report
     }
 
