@@ -134,8 +134,10 @@ fn a_small_request_on_kept_connections_allocates_nothing() {
 fn count(what: &str, backends: &[SocketAddr]) {
     let folder = tempfile::tempdir().expect("a temporary folder must be had");
     let mut settings = Settings::default();
-    settings.log.access = AccessLog::File(folder.path().join("access.log"));
-    let log = Log::open(&settings.log, None).expect("the log must open");
+    let path = folder.path().join("access.log");
+    let file = std::fs::File::create(&path).expect("a file must be had");
+    settings.log.access = AccessLog::File(path);
+    let log = Log::open(&settings.log, Some(file)).expect("the log must open");
     let buffer = log.buffer();
     let shared = Arc::new(Shared {
         table: Arc::new(table(backends)),

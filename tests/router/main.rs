@@ -45,6 +45,7 @@ mod rights;
 mod settings;
 mod shrink;
 mod shutdown;
+mod state_folder;
 mod statuses;
 mod tries;
 mod truth;

@@ -6,61 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::harness::router::PORTICO;
+use crate::harness::users::{STRANGER, can, is_root, owned, set_mode, status, user};
 use crate::harness::{Backend, Client, Router, Setup, eventually, processes};
-
-/// Somebody who is nobody of the router's.
-const STRANGER: u32 = 61_179;
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// A line of `/proc/<pid>/status`, as words.
-fn status(pid: u32, key: &str) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key));
-    let words = line.and_then(|rest| rest.strip_prefix(':'));
-    let words = words.unwrap_or_default().split_whitespace();
-    words.map(str::to_owned).collect()
-}
-
-/// The one id behind real, effective, saved and file-system id.
-fn id(pid: u32, key: &str) -> u32 {
-    let ids: BTreeSet<String> = status(pid, key).into_iter().collect();
-    assert_eq!(ids.len(), 1, "{key} of {pid}: {ids:?}");
-    let id = ids.first().and_then(|id| id.parse().ok());
-    id.expect("an id must be a number")
-}
-
-fn user(pid: u32) -> (u32, u32) {
-    (id(pid, "Uid"), id(pid, "Gid"))
-}
-
-/// Owner, group and mode.
-fn owned(path: &Path) -> (u32, u32, u32) {
-    let found = fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    (found.uid(), found.gid(), found.mode() & 0o777)
-}
-
-/// Whether a shell of this user, in this folder, succeeds.
-fn can((uid, gid): (u32, u32), folder: &Path, shell: &str) -> bool {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", shell]).current_dir(folder);
-    let output = command.uid(uid).gid(gid).output();
-    output.expect("a shell must start").status.success()
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
-}
 
 #[test]
 fn started_by_root_each_process_is_a_user_of_its_own() {
@@ -286,104 +239,6 @@ fn sighup_changes_users_or_refuses_and_keeps_the_old() {
 }
 
 #[test]
-fn a_state_folder_of_any_past_is_taken_over_and_nothing_is_lost() {
-    let backend = Backend::named("shop");
-    let check = |router: &Router, control: u32| {
-        router.read("/v1/apps/shop").expect(200);
-        router.get("shop", "/").expect(200);
-        assert_eq!(user(router.process("control")).0, control);
-        let policy = serde_json::json!({ "domains": ["blog.example"] });
-        let answer = router.put("/v1/apps/blog?wait=active", &policy);
-        assert!(answer.status < 300, "{answer:?}");
-    };
-    let own = rustix::process::geteuid().as_raw();
-    let router = Setup::new()
-        .set("user=\"root\"")
-        .set("edge.user=\"root\"")
-        .start();
-    router.serve("shop", &[&backend]);
-    check(&router, own);
-    let mut setup = router.stop();
-    if !is_root() {
-        return;
-    }
-    // As versions before the split left it: root's throughout.
-    let folder = setup.state_dir();
-    for path in [folder.clone(), folder.join("table")] {
-        chown(&path, Some(0), Some(0)).expect("we are root");
-        set_mode(&path, 0o700);
-    }
-    for (control, edge) in [
-        ("auto", "auto"),
-        ("61170", "auto"),
-        ("root", "auto"),
-        ("root", "root"),
-    ] {
-        let quoted = |user: &str| {
-            user.parse::<u32>()
-                .map_or(format!("\"{user}\""), |id| id.to_string())
-        };
-        let given = setup.set(&format!("user={}", quoted(control)));
-        let router = given.set(&format!("edge.user={}", quoted(edge))).start();
-        let found = user(router.process("control")).0;
-        match control {
-            "auto" => assert_ne!(found, 0),
-            "root" => assert_eq!(found, 0),
-            id => assert_eq!(found.to_string(), id),
-        }
-        check(&router, found);
-        assert_eq!(owned(&router.state_dir()).0, found);
-        setup = router.stop();
-    }
-}
-
-#[test]
-fn a_folder_of_others_is_not_taken_from_them() {
-    if !is_root() {
-        return;
-    }
-    let setup = Setup::new();
-    let folder = setup.state_dir();
-    fs::create_dir(&folder).expect("it is ours");
-    set_mode(&folder, 0o755);
-    fs::write(folder.join(".bashrc"), "").expect("it is ours");
-    let output = setup.fails();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    for named in ["state_dir", ".bashrc", &folder.display().to_string()] {
-        assert!(words.contains(named), "{words}");
-    }
-    assert_eq!(owned(&folder), (0, 0, 0o755));
-    // For root it is good enough, as it was before.
-    let router = setup.set("user=\"root\"").start();
-    assert_eq!(owned(&folder), (0, 0, 0o755));
-    assert_ne!(user(router.process("edge")).0, 0);
-}
-
-#[test]
-fn links_in_the_folder_lead_root_nowhere() {
-    if !is_root() {
-        return;
-    }
-    let setup = Router::start().stop();
-    let shadow = setup.folder().join("shadow");
-    fs::write(&shadow, "root's").expect("writable");
-    set_mode(&shadow, 0o600);
-    for name in ["supervisor.lock", "addresses.json", "addresses.json.new"] {
-        let path = setup.state_dir().join(name);
-        let _ = fs::remove_file(&path);
-        symlink(&shadow, &path).expect("we may");
-    }
-    let output = setup.fails();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    fs::remove_file(setup.state_dir().join("supervisor.lock")).expect("it is there");
-    let router = setup.start();
-    assert_eq!(fs::read_to_string(&shadow).expect("readable"), "root's");
-    assert_eq!(owned(&shadow), (0, 0, 0o600));
-    router.get("nobody", "/").refused(404, "H30");
-}
-
-#[test]
 fn commands_send_no_other_secret_than_the_token() {
     let router = Router::start();
     let token = router.state_dir().join("token");
@@ -402,20 +257,6 @@ fn commands_send_no_other_secret_than_the_token() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains(&token.display().to_string()), "{words}");
-}
-
-#[test]
-fn a_state_folder_that_was_removed_is_missed_aloud() {
-    let router = Router::start();
-    fs::remove_dir_all(router.state_dir()).expect("it is ours");
-    processes::signal(router.process("control"), Signal::KILL);
-    eventually("the supervisor says so", || {
-        router
-            .words()
-            .contains("removed under the running router")
-            .then_some(())
-    });
-    router.get("nobody", "/").refused(404, "H30");
 }
 
 #[test]
@@ -492,44 +333,4 @@ fn every_role_tells_what_it_has_open() {
             assert!(value > 0.0 || name == "cpu_seconds_total", "{row}{value}");
         }
     }
-}
-
-#[test]
-fn started_by_a_user_nothing_changes_and_root_can_follow() {
-    if !is_root() {
-        return;
-    }
-    let setup = Setup::new();
-    let binary = setup.folder().join("portico");
-    fs::copy(PORTICO, &binary).expect("a binary must be copyable");
-    chown(setup.folder(), Some(STRANGER), Some(STRANGER)).expect("we are root");
-    let become_user = format!(
-        "exec setpriv --reuid {STRANGER} --regid {STRANGER} --clear-groups --inh-caps=-all \"$@\""
-    );
-    let backend = Backend::named("shop");
-    let router = setup.binary(&binary).after(&become_user).start();
-    router.serve("shop", &[&backend]);
-    let pids = [
-        router.pid(),
-        router.process("control"),
-        router.process("edge"),
-    ];
-    for pid in pids {
-        assert_eq!(user(pid), (STRANGER, STRANGER));
-    }
-    assert_eq!(owned(&router.state_dir()), (STRANGER, STRANGER, 0o700));
-    router.get("shop", "/").expect(200);
-    let setup = router.stop().after(":");
-    let router = setup.start();
-    assert_ne!(user(router.process("control")).0, STRANGER);
-    router.get("shop", "/").expect(200);
-    let setup = router
-        .stop()
-        .set(&format!("user={STRANGER}"))
-        .start()
-        .stop();
-    // And back: systemd's User= on what a split router left.
-    let router = setup.after(&become_user).start();
-    assert_eq!(user(router.process("control")).0, STRANGER);
-    router.get("shop", "/").expect(200);
 }

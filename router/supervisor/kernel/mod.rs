@@ -246,14 +246,11 @@ impl Kernel {
             // It was right at the start; the child says what it misses.
             say(&error.to_string());
         }
-        // One of older settings may be told of a log that is another's now: it
-        // opens its own then, if it may.
-        let is_same_log = recipe.settings.log.access == self.settings.log.access;
-        let log = self.log.as_ref().filter(|_| is_same_log);
+        let log = self.log_for(&recipe.settings);
         let (bequest, descriptors) = match role {
             Role::Edge => {
                 let threads = recipe.settings.edge.threads;
-                self.sockets.for_edge(threads, recipe.footing, log)
+                self.sockets.for_edge(threads, recipe.footing, log.as_ref())
             }
             Role::Control | Role::Supervisor => self.sockets.for_control(),
         };
@@ -275,6 +272,19 @@ impl Kernel {
                 self.post(role).died(generation, &ending, now);
             }
         }
+    }
+
+    /// The access log of these settings. Those of an edge that is started in
+    /// place of an older one may name another than the present ones do.
+    fn log_for(&self, settings: &Settings) -> Option<Parcel> {
+        if settings.log.access == self.settings.log.access {
+            return self.log.clone();
+        }
+        let opened = log_file::open(&settings.log);
+        opened.unwrap_or_else(|error| {
+            say(&error.to_string());
+            None
+        })
     }
 
     fn order(&self, name: (Role, u64), order: Order) {

@@ -14,6 +14,7 @@ pub mod logs;
 pub mod processes;
 pub mod router;
 pub mod setup;
+pub mod users;
 pub mod views;
 
 pub use backend::{Backend, answer_ok};
