@@ -78,6 +78,8 @@
 //! | a counter | a row in `observe/metrics.rs` |
 //! | whom a process runs as, what it may open | `supervisor/rights.rs`, `supervisor/ownership.rs` |
 //! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |
+//! | what an upgrade does, and undoes | `supervisor/upgrade.rs` |
+//! | what outlives a supervisor's replacing itself | `supervisor/kernel/state.rs` |
 
 pub mod cli;
 pub mod control;

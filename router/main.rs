@@ -7,8 +7,8 @@ use portico::cli::demo::{self, Stage};
 use portico::cli::{self, Cli, Command, SettingsArgs};
 use portico::heritage::{self, Heritage};
 use portico::observe::process_log;
-use portico::settings::Settings;
-use portico::{control, edge, supervisor};
+use portico::supervisor::{self, Renewable};
+use portico::{control, edge};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,10 +27,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Run(args) => run(&args),
-        Command::Check(args) => check(&args),
+        Command::Check(args) => cli::check::check(&args),
         Command::Operator(command) => cli::operator::run(&command, &cli.reach),
         Command::Demo(args) => run_demo(&args),
-        Command::Ready(args) => ready(&args),
+        Command::Ready(args) => cli::check::ready(&args),
+        Command::Rehearse => supervisor::answer(),
     }
 }
 
@@ -54,12 +55,17 @@ fn serve(heritage: Heritage) -> ExitCode {
 
 /// `portico run`
 fn run(args: &SettingsArgs) -> ExitCode {
-    match load(args) {
+    // In place of a supervisor before it, or rehearsing that: the settings in
+    // force come with the state.
+    if let Some(code) = supervisor::succeed(reread(args)) {
+        return code;
+    }
+    match args.load_or_exit() {
         Ok(settings) => {
             if args.file().is_none() {
                 eprintln!("portico: settings: {}", args.source());
             }
-            supervisor::run(settings, reread(args))
+            supervisor::run(settings, reread(args), Renewable::Yes)
         }
         Err(code) => code,
     }
@@ -69,13 +75,14 @@ fn run(args: &SettingsArgs) -> ExitCode {
 fn run_demo(args: &SettingsArgs) -> ExitCode {
     // The demo's own settings come first: those of the caller win.
     let args = demo::arguments(args);
-    let settings = match load(&args) {
+    let settings = match args.load_or_exit() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     match Stage::set(&settings) {
         Ok(stage) => {
-            let code = supervisor::run(settings, reread(&args));
+            // Its sample instances are threads of this process.
+            let code = supervisor::run(settings, reread(&args), Renewable::No);
             stage.strike(code)
         }
         Err(error) => {
@@ -83,43 +90,6 @@ fn run_demo(args: &SettingsArgs) -> ExitCode {
             ExitCode::from(cli::FAILED)
         }
     }
-}
-
-/// `portico check`
-fn check(args: &SettingsArgs) -> ExitCode {
-    match load(args) {
-        Ok(_) => {
-            println!("OK: {}", args.source());
-            ExitCode::from(cli::DONE)
-        }
-        Err(code) => code,
-    }
-}
-
-/// `portico ready`
-fn ready(args: &SettingsArgs) -> ExitCode {
-    let asked = match load(args) {
-        Ok(settings) => cli::ready::ask(&settings),
-        Err(code) => return code,
-    };
-    match asked {
-        Ok(()) => {
-            println!("ready");
-            ExitCode::from(cli::DONE)
-        }
-        Err(error) => {
-            eprintln!("portico: not ready: {error}");
-            ExitCode::from(cli::FAILED)
-        }
-    }
-}
-
-/// Checked settings, or the exit code after the reason was said.
-fn load(args: &SettingsArgs) -> Result<Settings, ExitCode> {
-    args.load().map_err(|error| {
-        eprintln!("portico: bad settings: {error}");
-        ExitCode::from(cli::BAD_SETTINGS)
-    })
 }
 
 /// What SIGHUP does: the same files and overrides again.

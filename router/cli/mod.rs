@@ -1,6 +1,7 @@
 //! The command line: what a person may ask of the program. Owns the names
 //! of subcommands and options. Never does the work itself.
 
+pub mod check;
 pub mod demo;
 pub mod operator;
 pub mod ready;
@@ -8,6 +9,7 @@ mod settings_args;
 
 use clap::{Parser, Subcommand};
 
+use crate::supervisor::QUESTION;
 pub use settings_args::SettingsArgs;
 
 /// Done.
@@ -42,6 +44,9 @@ pub enum Command {
     Ready(SettingsArgs),
     /// Check settings without binding or creating anything
     Check(SettingsArgs),
+    /// Say whether this version can take a running router over, which asks before an upgrade
+    #[command(hide = true, name = QUESTION)]
+    Rehearse,
     /// What is asked of a running router.
     #[command(flatten)]
     Operator(operator::OperatorCommand),

@@ -1,9 +1,11 @@
 //! `--config` and `--set`, shared by every command that reads settings.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 
+use super::BAD_SETTINGS;
 use crate::settings::{DEFAULT_FILE, Settings, SettingsError};
 
 /// Where settings come from.
@@ -31,6 +33,17 @@ impl SettingsArgs {
     /// As [`Settings::load`].
     pub fn load(&self) -> Result<Settings, SettingsError> {
         Settings::load(self.file().as_deref(), &self.overrides)
+    }
+
+    /// As [`SettingsArgs::load`], for a command that cannot go on without.
+    ///
+    /// # Errors
+    /// The exit code, after the reason was said.
+    pub fn load_or_exit(&self) -> Result<Settings, ExitCode> {
+        self.load().map_err(|error| {
+            eprintln!("portico: bad settings: {error}");
+            ExitCode::from(BAD_SETTINGS)
+        })
     }
 
     /// The source, as a message names it.

@@ -14,14 +14,15 @@ use super::HeritageError;
 /// Set once the heritage was claimed: descriptors have one owner.
 static CLAIMED: AtomicBool = AtomicBool::new(false);
 
-/// Hands out each descriptor of a will at most once per process.
-pub(super) struct Adopter {
+/// Hands out each descriptor of a will, or of a predecessor's state, at most
+/// once per process.
+pub(crate) struct Adopter {
     left: HashSet<RawFd>,
 }
 
 impl Adopter {
     /// The only one there will be.
-    pub(super) fn once(descriptors: Vec<RawFd>) -> Result<Adopter, HeritageError> {
+    pub(crate) fn once(descriptors: Vec<RawFd>) -> Result<Adopter, HeritageError> {
         if CLAIMED.swap(true, Ordering::AcqRel) {
             return Err(HeritageError::NotMine("it was claimed before"));
         }
@@ -36,7 +37,7 @@ impl Adopter {
     }
 
     /// Owns `fd` from here on, closed on exec again.
-    pub(super) fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, HeritageError> {
+    pub(crate) fn take(&mut self, fd: RawFd, what: &'static str) -> Result<OwnedFd, HeritageError> {
         let wrong = |source: std::io::Error| HeritageError::Descriptor { fd, what, source };
         if !self.left.remove(&fd) {
             return Err(HeritageError::NotMine("a descriptor is not in the will"));
@@ -49,17 +50,18 @@ impl Adopter {
         rustix::io::fcntl_setfd(open, FdFlags::CLOEXEC).map_err(|errno| wrong(errno.into()))?;
         // SAFETY: `fd` is open (the call above succeeded). It has no other
         // owner in this process: its number comes from the supervisor that
-        // is our parent (checked by `claim`), which named it in our
-        // environment before we were started, `Adopter` exists once per
-        // process and gives out each number once, and `main` claims before
-        // it opens anything, so the number cannot be one of our own.
+        // is our parent (checked by `claim`), or that this process was before
+        // it replaced itself (checked by `succession::open`), which named it
+        // before we were started, `Adopter` exists once per process and gives
+        // out each number once, and `main` claims before it opens anything
+        // that stays open, so the number cannot be one of our own.
         #[allow(unsafe_code, reason = "a descriptor that arrived as a number")]
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(owned)
     }
 
     /// Owns `fd` as a listening TCP socket, non-blocking.
-    pub(super) fn tcp(
+    pub(crate) fn tcp(
         &mut self,
         fd: RawFd,
         what: &'static str,
@@ -72,7 +74,7 @@ impl Adopter {
     }
 
     /// Owns `fd` as a listening unix socket, non-blocking.
-    pub(super) fn unix(
+    pub(crate) fn unix(
         &mut self,
         fd: RawFd,
         what: &'static str,

@@ -227,6 +227,13 @@ pub struct Tether {
     socket: OwnedFd,
 }
 
+/// As a successor of the supervisor takes it over: non-blocking as it was.
+impl From<OwnedFd> for Tether {
+    fn from(socket: OwnedFd) -> Tether {
+        Tether { socket }
+    }
+}
+
 /// What was found on a tether.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {

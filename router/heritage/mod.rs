@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
-use adopt::Adopter;
+pub(crate) use adopt::Adopter;
 pub(crate) use lifeline::pair;
 pub use lifeline::{Heard, Lifeline, Order, Parcel, Report, Tether};
 pub use process::{

@@ -18,7 +18,7 @@ const RESERVE_MAX_DELAY: Duration = Duration::from_secs(60);
 
 /// Rate limit on restarts: a delay that doubles while children keep dying
 /// young, up to a bound. Never gives up.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Backoff {
     streak: u32,
     /// The first death of a streak costs no delay.

@@ -1,11 +1,14 @@
 //! One child process: its start, its lifeline, its standard error. Decides
 //! nothing: [`super::post`] does.
 
+mod state;
+
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::last_words::LastWords;
 use super::post::{Departure, Ending};
 use super::rights::Identity;
+use super::succession;
 use crate::heritage::{self, Bequest, Obituary, Role, Tether, Will};
 use crate::settings::Settings;
+pub(super) use state::ChildState;
 
 /// Standard error copied at once, in bytes: a pipe that polls writable takes
 /// this much without blocking (PIPE_BUF).
@@ -55,6 +60,14 @@ impl Program {
         })
     }
 
+    /// The binary at this path, whatever is there when it is started.
+    pub(super) fn at(path: &Path) -> Program {
+        Program {
+            path: path.to_owned(),
+            args: Vec::new(),
+        }
+    }
+
     /// A command that runs the binary as `whom`, without the arguments; keep
     /// the descriptor until it is spawned.
     ///
@@ -68,8 +81,9 @@ impl Program {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let open = rustix::fs::open(&self.path, flags, Mode::empty())?;
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
-        // Without /proc, its path has to do.
-        let path = if by_descriptor.exists() {
+        // Without /proc, its path has to do; and a script's interpreter would
+        // not find it by a descriptor that is closed by then.
+        let path = if by_descriptor.exists() && !is_script(&self.path) {
             by_descriptor
         } else {
             self.path.clone()
@@ -87,6 +101,12 @@ impl Program {
         let path = std::fs::read_link(&self.path).unwrap_or_else(|_| self.path.clone());
         path.display().to_string()
     }
+}
+
+fn is_script(path: &Path) -> bool {
+    let mut start = [0; 2];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"#!"
 }
 
 /// All that a child is given beside its settings.
@@ -135,6 +155,7 @@ impl Child {
             .arg(role.name())
             .env(heritage::VARIABLE, will.to_json())
             .env_remove(TOKEN_VARIABLE)
+            .env_remove(succession::VARIABLE)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -236,12 +257,14 @@ pub(super) fn ending(status: WaitStatus) -> Ending {
 
 /// Descriptors that a child may inherit until this is dropped. The
 /// supervisor has one thread, so no other child is started meanwhile.
-struct Lent<'a> {
+pub(super) struct Lent<'a> {
     descriptors: Vec<BorrowedFd<'a>>,
 }
 
 impl<'a> Lent<'a> {
-    fn until_dropped(descriptors: impl Iterator<Item = BorrowedFd<'a>>) -> io::Result<Lent<'a>> {
+    pub(super) fn until_dropped(
+        descriptors: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<Lent<'a>> {
         let mut lent = Lent {
             descriptors: Vec::new(),
         };

@@ -56,14 +56,14 @@ pub(super) struct Standing {
 }
 
 /// The newest table, tried.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Trial {
     vintage: Vintage,
     serves_since: Option<Moment>,
 }
 
 /// See the module.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct CrashLoop {
     /// Young deaths in a row of this vintage.
     deaths: u32,

@@ -3,13 +3,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Lines kept.
 const MAX_LINES: usize = 20;
 /// Bytes kept of a line; longer ones are cut.
 const MAX_LINE_BYTES: usize = 200;
 
 /// A ring of lines.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct LastWords {
     lines: VecDeque<String>,
     /// The line being written.

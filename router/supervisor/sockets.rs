@@ -5,6 +5,8 @@
 //! sockets as data threads, and never fewer than before while the address
 //! stays: closing one would reset the connections waiting in it.
 
+mod state;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -17,6 +19,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::ownership;
 use crate::heritage::{Bequest, Footing, Parcel};
 use crate::settings::Settings;
+pub(super) use state::SocketsState;
 
 /// Connections that wait for `accept`, per socket; the kernel caps it at
 /// `net.core.somaxconn`.

@@ -5,6 +5,8 @@
 //! be given it whatever folders are above. Where the router is split it is
 //! control's, so root follows no link in it.
 
+mod state;
+
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +20,7 @@ use super::ownership::{Refusal, Share, share_out};
 use super::rights::Rights;
 use super::voice::say;
 use crate::heritage::Role;
+pub(super) use state::StateDirState;
 
 /// Held for a supervisor's whole life; holds its pid.
 pub(super) const LOCK: &str = "supervisor.lock";

@@ -27,7 +27,7 @@ pub(super) struct Recipe {
 }
 
 /// Every vintage that somebody is, or may be, started from.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cellar {
     recipes: BTreeMap<Vintage, Recipe>,
     last: u64,
@@ -47,6 +47,15 @@ impl Cellar {
         self.recipes
             .get(&vintage)
             .expect("a vintage in use must have been kept")
+    }
+
+    /// From now on `program` is what these are started from.
+    pub(super) fn rename(&mut self, vintages: &[Vintage], program: &Program) {
+        for vintage in vintages {
+            if let Some(recipe) = self.recipes.get_mut(vintage) {
+                recipe.program = program.clone();
+            }
+        }
     }
 
     /// Forgets all but these.

@@ -66,6 +66,9 @@ fn options_may_stand_before_or_after_the_command() {
     assert!(matches!(typed(&["top", "--once"]).0, OperatorCommand::Top(args) if args.once));
     assert!(matches!(typed(&["import", "-"]).0, OperatorCommand::Import(args) if args.file == "-"));
     assert!(Cli::try_parse_from(["portico", "top", "--interval", "0"]).is_err());
+    assert!(
+        matches!(typed(&["upgrade", "--timeout", "9"]).0, OperatorCommand::Upgrade(args) if args.timeout == 9)
+    );
 }
 
 #[test]

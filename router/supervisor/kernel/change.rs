@@ -117,14 +117,12 @@ impl Kernel {
     }
 
     /// How far that came.
-    #[allow(dead_code, reason = "for upgrades, which follow")]
     pub(super) fn control_progress(&self, vintage: Vintage) -> Progress {
         self.control.progress(vintage)
     }
 
     /// Starts an edge of this program beside the present one. Once warm it
     /// waits to be let serve; it comes sooner if nobody else is left.
-    #[allow(dead_code, reason = "for upgrades, which follow")]
     pub(super) fn begin_edge(&mut self, program: Program) -> Vintage {
         let recipe = self.recipe(program, self.footing());
         let vintage = self.cellar.lay(recipe);
@@ -137,19 +135,16 @@ impl Kernel {
     }
 
     /// How far that came.
-    #[allow(dead_code, reason = "for upgrades, which follow")]
     pub(super) fn edge_progress(&self, vintage: Vintage) -> Progress {
         self.edge.progress(vintage)
     }
 
     /// Lets it serve: the old ones hand over as soon as it does.
-    #[allow(dead_code, reason = "for upgrades, which follow")]
     pub(super) fn let_edge_serve(&mut self, vintage: Vintage) {
         self.edge.release(vintage);
     }
 
     /// Gives it up: the old ones never noticed.
-    #[allow(dead_code, reason = "for upgrades, which follow")]
     pub(super) fn abandon_edge(&mut self, vintage: Vintage) {
         self.edge.abandon(vintage);
     }

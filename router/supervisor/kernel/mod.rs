@@ -5,11 +5,14 @@
 //! - `wait`: what is waited for and heard;
 //! - `change`: new settings, and replacements;
 //! - `footing`: the edge's standby and footing;
+//! - `upgrade`: another binary, this process included; `state`: what passes;
 //! - `table`: the dead, and what control is told.
 
 mod change;
 mod footing;
+mod state;
 mod table;
+mod upgrade;
 mod wait;
 
 use std::process::ExitCode;
@@ -18,18 +21,22 @@ use std::time::Duration;
 use super::child::{Child, Inheritance, Program, unix_ms};
 use super::crash_loop::CrashLoop;
 use super::moment::Moment;
-use super::post::{Action, ControlPost, EdgePost, Ending, Limits, Post};
+use super::origin::Origin;
+use super::post::{Action, ControlPost, EdgePost, Ending, Limits, Post, Progress};
 use super::rights::Rights;
+use super::service::Service;
 use super::signals::{Signal, Signals};
 use super::sockets::Sockets;
 use super::standby::Verdict;
 use super::state_dir::StateDir;
 use super::vintage::{Cellar, Recipe};
-use super::voice::{notify, say};
+use super::voice::say;
 use super::{Reread, StartError, descriptors, log_file};
 use crate::heritage::{Footing, Order, Parcel, Role};
 use crate::settings::Settings;
+pub(super) use state::State;
 use table::Graveyard;
+use upgrade::Renewal;
 
 /// Between two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +44,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// `edge.handover_timeout` before it is killed: it cuts the requests left by
 /// itself first.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// What control and the last words may take beyond that.
+const STOP_GRACE: Duration = Duration::from_secs(15);
 
 /// Where the router is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +93,8 @@ pub struct Kernel {
     /// The process table changed since control was last told.
     table_stale: bool,
     is_init: bool,
+    renewal: Renewal,
+    service: Service,
 }
 
 impl Kernel {
@@ -137,7 +149,16 @@ impl Kernel {
             standby: None,
             table_stale: true,
             is_init: std::process::id() == 1,
+            renewal: Renewal::new(Err("it was not started to be upgraded".to_owned()), None),
+            service: Service::from_environment(now),
         })
+    }
+
+    /// Where the binary of its upgrades is found, or why it is not upgraded.
+    #[must_use]
+    pub fn from_origin(mut self, origin: Result<Origin, String>) -> Kernel {
+        self.renewal = Renewal::new(origin, None);
+        self
     }
 
     /// Until a signal ends it.
@@ -173,6 +194,7 @@ impl Kernel {
     fn advance(&mut self, now: Moment) {
         self.follow_footing(now);
         self.attend(Role::Edge, now);
+        self.follow_upgrade(now);
         self.ping_if_due(now);
         self.look_at_memory(now);
         self.attend(Role::Edge, now);
@@ -189,6 +211,7 @@ impl Kernel {
             }
             _ => {}
         }
+        self.tell_service(now);
         if self.table_stale {
             self.table_stale = !self.tell_control();
             self.cellar
@@ -312,37 +335,70 @@ impl Kernel {
                 }
             }
             Signal::Reload if matches!(self.phase, Phase::Starting | Phase::Running) => {
-                self.reload();
+                if !self.defers_reload() {
+                    self.service.reloading("reading settings");
+                    self.reload();
+                }
             }
             Signal::Reload => say("draining: settings are not read again"),
-            Signal::Upgrade => say("SIGUSR2: upgrades are not available in this version"),
+            Signal::Upgrade if matches!(self.phase, Phase::Starting | Phase::Running) => {
+                self.ask_upgrade();
+            }
+            Signal::Upgrade => say("draining: no upgrade is begun"),
             Signal::ChildDied => {}
         }
     }
 
     fn drain(&mut self) {
         say("draining: no new connections, requests in flight finish");
-        notify("STOPPING=1");
+        self.service
+            .stopping(limits(&self.settings).drain + STOP_GRACE);
         self.phase = Phase::DrainingEdge;
         self.sockets.close_edge();
+        self.stop_upgrade();
         self.edge.retire();
     }
 
     /// The one line a person who started the router waits for.
-    fn announce(&self) {
+    fn announce(&mut self) {
+        say(&format!(
+            "ready: {}; operator token in {}",
+            self.listening(),
+            self.settings.token_path().display(),
+        ));
+        self.service
+            .ready(&format!("serving: {}", self.listening()));
+    }
+
+    /// Every address, for people.
+    fn listening(&self) -> String {
         let addresses = self.sockets.addresses();
         let http = addresses["http"].as_array().map(|list| {
             let texts: Vec<&str> = list.iter().filter_map(|one| one.as_str()).collect();
             texts.join(", ")
         });
-        say(&format!(
-            "ready: http {}; api {}; admin {}; operator token in {}",
+        format!(
+            "http {}; api {}; admin {}",
             http.unwrap_or_default(),
             addresses["api"].as_str().unwrap_or_default(),
             addresses["admin"].as_str().unwrap_or_default(),
-            self.settings.token_path().display(),
-        ));
-        notify("READY=1");
+        )
+    }
+
+    /// The service manager learns that a reload is over, and that we live.
+    fn tell_service(&mut self, now: Moment) {
+        self.service.beat(now);
+        if self.service.is_reloading() && self.is_settled() {
+            self.service
+                .ready(&format!("serving: {}", self.listening()));
+        }
+    }
+
+    /// Nothing is being replaced.
+    fn is_settled(&self) -> bool {
+        let control = self.control.progress(self.control.latest());
+        let is_settled = self.edge.is_manned() && !self.edge.is_replacing();
+        is_settled && control == Progress::Serving && !self.renewal.is_running()
     }
 }
 

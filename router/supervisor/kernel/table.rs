@@ -22,7 +22,7 @@ const MAX_OBITUARIES: usize = 20;
 const MAX_WORDS_TOLD: usize = 3;
 
 /// The dead, the last one first.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Graveyard {
     graves: VecDeque<Departed>,
 }
@@ -56,6 +56,9 @@ impl Kernel {
     /// A child is dead: its post learns of it, and so does everybody who reads
     /// the log or the table.
     pub(super) fn on_death(&mut self, pid: Pid, status: WaitStatus) {
+        if self.renewal.pid() == Some(pid) {
+            return self.on_rehearsal_end(status);
+        }
         let Some(at) = self.children.iter().position(|child| child.pid == pid) else {
             return;
         };
@@ -99,7 +102,7 @@ impl Kernel {
             restarts: 0,
             last_exit: None,
             open_descriptors: open_descriptors(),
-            upgrade: None,
+            upgrade: self.renewal.status().cloned(),
             obituaries: self.graveyard.told(),
         }];
         table.extend(self.rows(Role::Control, &self.control));

@@ -20,6 +20,8 @@ impl Kernel {
             self.control.wake_at(),
             self.edge.wake_at(),
             self.crash_loop.wake_at(),
+            self.renewal.wake_at(),
+            self.service.wake_at(),
         ];
         let due = due.into_iter().flatten().min();
         let due = due.map_or(self.next_ping, |at| at.min(self.next_ping));
@@ -33,6 +35,7 @@ impl Kernel {
             }
             watched.extend(child.stderr.as_ref().map(AsFd::as_fd));
         }
+        watched.extend(self.renewal.watched());
         let mut poll: Vec<PollFd<'_>> = watched
             .iter()
             .map(|fd| PollFd::new(fd, PollFlags::IN))
@@ -43,6 +46,7 @@ impl Kernel {
 
     pub(super) fn hear_children(&mut self) {
         let now = Moment::now();
+        self.renewal.listen();
         for at in 0..self.children.len() {
             self.children[at].relay_stderr();
             let (role, generation) = (self.children[at].role, self.children[at].generation);
@@ -78,7 +82,8 @@ impl Kernel {
             }
             return;
         }
-        let pids: Vec<Pid> = self.children.iter().map(|child| child.pid).collect();
+        let children = self.children.iter().map(|child| child.pid);
+        let pids: Vec<Pid> = children.chain(self.renewal.pid()).collect();
         for pid in pids {
             let waited = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
             if let Ok(Some((pid, status))) = waited {

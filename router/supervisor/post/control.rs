@@ -19,7 +19,7 @@ const MAX_UNANSWERED: u32 = 10;
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// See the module.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::supervisor) struct ControlPost {
     roster: Roster,
     is_wanted: bool,
@@ -50,6 +50,11 @@ impl ControlPost {
         self.present = vintage;
         self.start_at = None;
         self.failed = None;
+    }
+
+    /// What it is, or will be once the old one is gone.
+    pub(in crate::supervisor) fn latest(&self) -> Vintage {
+        self.present
     }
 }
 

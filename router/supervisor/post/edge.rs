@@ -41,14 +41,14 @@ pub(in crate::supervisor) struct Request {
 }
 
 /// A replacement under way.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Successor {
     request: Request,
     generation: u64,
 }
 
 /// See the module.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::supervisor) struct EdgePost {
     roster: Roster,
     is_wanted: bool,

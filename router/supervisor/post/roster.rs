@@ -39,7 +39,7 @@ pub(super) enum Stage {
 }
 
 /// One living child.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Member {
     pub generation: u64,
     pub vintage: Vintage,
@@ -194,7 +194,7 @@ impl Member {
 }
 
 /// All of them.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Roster {
     members: Vec<Member>,
     next_generation: u64,

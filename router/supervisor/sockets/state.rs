@@ -1,0 +1,101 @@
+//! The sockets as a successor takes them over: descriptors by number, each
+//! with the address asked for and the one bound.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Group, Single, Sockets};
+use crate::heritage::{Adopter, HeritageError};
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::supervisor) struct SocketsState {
+    http: Vec<Held>,
+    api: Held,
+    admin: Held,
+    feed: RawFd,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Held {
+    asked: SocketAddr,
+    bound: SocketAddr,
+    sockets: Vec<RawFd>,
+}
+
+impl SocketsState {
+    /// Every descriptor it names.
+    pub(in crate::supervisor) fn numbers(&self) -> Vec<RawFd> {
+        let held = self.http.iter().chain([&self.api, &self.admin]);
+        held.flat_map(|held| held.sockets.iter().copied())
+            .chain([self.feed])
+            .collect()
+    }
+}
+
+impl Sockets {
+    /// As they are.
+    pub(in crate::supervisor) fn leave(&self) -> SocketsState {
+        let single = |single: &Single| Held {
+            asked: single.asked,
+            bound: single.bound,
+            sockets: vec![single.socket.as_raw_fd()],
+        };
+        let group = |group: &Group| Held {
+            asked: group.asked,
+            bound: group.bound,
+            sockets: group.sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+        };
+        SocketsState {
+            http: self.http.iter().map(group).collect(),
+            api: single(&self.api),
+            admin: single(&self.admin),
+            feed: self.feed.as_raw_fd(),
+        }
+    }
+
+    /// What has to stay open.
+    pub(in crate::supervisor) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let http = self.http.iter().flat_map(|group| &group.sockets);
+        http.chain([&self.api.socket, &self.admin.socket])
+            .map(AsFd::as_fd)
+            .chain([self.feed.as_fd()])
+            .collect()
+    }
+
+    /// As they were left.
+    ///
+    /// # Errors
+    /// One is not open, or not listening.
+    pub(in crate::supervisor) fn enter(
+        state: &SocketsState,
+        adopter: &mut Adopter,
+    ) -> Result<Sockets, HeritageError> {
+        let mut http = Vec::with_capacity(state.http.len());
+        for held in &state.http {
+            let sockets = held.sockets.iter();
+            let sockets = sockets.map(|fd| adopter.tcp(*fd, "edge listener"));
+            http.push(Group {
+                asked: held.asked,
+                bound: held.bound,
+                sockets: sockets.collect::<Result<_, _>>()?,
+            });
+        }
+        let mut single = |held: &Held, what| {
+            let fd = held.sockets.first().copied().unwrap_or(-1);
+            Ok(Single {
+                asked: held.asked,
+                bound: held.bound,
+                socket: adopter.tcp(fd, what)?,
+            })
+        };
+        Ok(Sockets {
+            http,
+            api: single(&state.api, "API listener")?,
+            admin: single(&state.admin, "admin listener")?,
+            feed: adopter.unix(state.feed, "feed listener")?,
+        })
+    }
+}
