@@ -5,6 +5,7 @@
 //! the state folder, HTTP. Nothing here imports the router's own code.
 
 pub mod backend;
+pub mod binary;
 pub mod child;
 pub mod client;
 pub mod conn;

@@ -50,6 +50,26 @@ pub fn kill_tree(root: u32) {
     }
 }
 
+/// Whether it ended and nobody has asked how.
+pub fn is_zombie(pid: u32) -> bool {
+    stat(pid).is_some_and(|(_, state)| state == 'Z')
+}
+
+/// The file it runs; ` (deleted)` is appended if another took its place.
+pub fn program(pid: u32) -> String {
+    let link = std::fs::read_link(format!("/proc/{pid}/exe"));
+    link.map_or_else(|_| String::new(), |path| path.display().to_string())
+}
+
+/// A line of its `/proc/PID/status`.
+pub fn status(pid: u32, key: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_default().trim().to_owned()
+}
+
 /// Parent and state of a process.
 fn stat(pid: u32) -> Option<(u32, char)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -112,6 +112,16 @@ impl Router {
     /// The state folder.
     pub fn state_dir(&self) -> PathBuf {
         self.setup().state_dir()
+    }
+
+    /// What is run.
+    pub fn program(&self) -> &Path {
+        self.setup().program()
+    }
+
+    /// The settings file.
+    pub fn settings_file(&self) -> PathBuf {
+        self.setup().folder().join("portico.toml")
     }
 
     /// The first public listener.

@@ -29,6 +29,21 @@ impl Setup {
         }
     }
 
+    /// Runs a copy of the program, in the test's own folder, so that the test
+    /// can put another in its place.
+    pub fn installed(mut self) -> Setup {
+        let folder = self.folder.path().join("bin");
+        fs::create_dir_all(&folder).expect("the temporary folder must be writable");
+        self.binary = folder.join("portico");
+        super::binary::put(Path::new(PORTICO), 0o755, &self.binary);
+        self
+    }
+
+    /// What is run.
+    pub fn program(&self) -> &Path {
+        &self.binary
+    }
+
     /// Adds a `--set KEY=TOML`.
     pub fn set(mut self, setting: &str) -> Setup {
         self.settings.push(setting.to_owned());
