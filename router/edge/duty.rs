@@ -5,18 +5,25 @@
 //! process's life; no request comes near.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::leaving::Timetable;
+
+/// How long an edge that has a table waits for control to bring it up to date
+/// before it could serve. Without a control it does not wait.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// What came of the feed's first table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FirstTable {
     #[default]
     Awaited,
-    Held,
+    /// There is one, since then; control may know better.
+    Held(Instant),
+    /// It is the newest there is, as far as can be known.
+    Current,
     /// The feed ended before there was one.
     Lost,
 }
@@ -99,31 +106,47 @@ impl Duty {
         orders
     }
 
-    /// Waits for the first table.
+    /// Waits for the first table, and [`CATCH_UP`] for it to be the newest: what
+    /// is on disk may be a moment behind what control has promised to have done.
     pub fn until_warm(&self) -> Call {
         self.until(|state| match state.table {
-            FirstTable::Awaited => None,
-            FirstTable::Held => Some(Call::Warm),
-            FirstTable::Lost => Some(Call::Lost),
+            FirstTable::Awaited => Err(None),
+            FirstTable::Held(since) => match CATCH_UP.checked_sub(since.elapsed()) {
+                Some(left) => Err(Some(left)),
+                None => Ok(Call::Warm),
+            },
+            FirstTable::Current => Ok(Call::Warm),
+            FirstTable::Lost => Ok(Call::Lost),
         })
     }
 
     /// Waits for the word to serve.
     pub fn until_wanted(&self) -> Call {
-        self.until(|state| state.is_wanted.then_some(Call::Serve))
+        self.until(|state| match state.is_wanted {
+            true => Ok(Call::Serve),
+            false => Err(None),
+        })
     }
 
-    fn until(&self, mut check: impl FnMut(&State) -> Option<Call>) -> Call {
+    /// Waits until `check` gives a call; it may say when to look again though
+    /// nothing changed.
+    fn until(&self, mut check: impl FnMut(&State) -> Result<Call, Option<Duration>>) -> Call {
         let mut state = self.state();
         loop {
             if self.leaving().is_some() {
                 return Call::Leave;
             }
-            if let Some(call) = check(&state) {
-                return call;
-            }
-            let woken = self.changed.wait(state);
-            state = woken.unwrap_or_else(PoisonError::into_inner);
+            state = match check(&state) {
+                Ok(call) => return call,
+                Err(None) => {
+                    let woken = self.changed.wait(state);
+                    woken.unwrap_or_else(PoisonError::into_inner)
+                }
+                Err(Some(time)) => {
+                    let woken = self.changed.wait_timeout(state, time);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
@@ -181,9 +204,14 @@ impl Herald {
         Herald(Arc::clone(duty))
     }
 
-    /// There is one.
-    pub fn table_held(self) {
-        self.0.change(|state| state.table = FirstTable::Held);
+    /// There is one; `is_current`: and it is the newest there is, as far as can
+    /// be known.
+    pub fn table_held(&self, is_current: bool) {
+        self.0.change(|state| match state.table {
+            _ if is_current => state.table = FirstTable::Current,
+            FirstTable::Awaited => state.table = FirstTable::Held(Instant::now()),
+            _ => {}
+        });
     }
 }
 
@@ -199,8 +227,6 @@ impl Drop for Herald {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::edge::leaving::Occasion;
 
@@ -224,14 +250,30 @@ mod tests {
 
     #[test]
     fn each_word_wakes_who_waits_for_it() {
-        let warm = waited(Duty::until_warm, |duty| Herald::new(duty).table_held());
-        assert_eq!(warm, Call::Warm);
+        for is_current in [true, false] {
+            let told = |duty: &Arc<Duty>| Herald::new(duty).table_held(is_current);
+            assert_eq!(waited(Duty::until_warm, told), Call::Warm);
+        }
         let lost = waited(Duty::until_warm, |duty| drop(Herald::new(duty)));
         assert_eq!(lost, Call::Lost);
         let serve = waited(Duty::until_wanted, |duty| duty.serve());
         assert_eq!(serve, Call::Serve);
         let leave = waited(Duty::until_wanted, |duty| duty.leave(timetable()));
         assert_eq!(leave, Call::Leave);
+    }
+
+    #[test]
+    fn a_table_that_may_be_behind_is_waited_for_a_moment() {
+        let duty = Arc::<Duty>::default();
+        let herald = Herald::new(&duty);
+        let since = Instant::now();
+        herald.table_held(false);
+        assert_eq!(duty.until_warm(), Call::Warm);
+        assert!(since.elapsed() >= CATCH_UP);
+        herald.table_held(true);
+        // Held once more is no step back.
+        herald.table_held(false);
+        assert_eq!(duty.state().table, FirstTable::Current);
     }
 
     #[test]

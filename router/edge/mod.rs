@@ -149,7 +149,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         feed_path,
         table_dir,
         footing,
-        ready: Box::new(move || herald.table_held()),
+        ready: Box::new(move |is_current| herald.table_held(is_current)),
     });
     if let Err(code) = stand_by(&shared.duty, &lifeline) {
         feed.stop();

@@ -47,31 +47,32 @@ fn echoes(pipe: &mut Client, word: &str) {
     assert_eq!(pipe.take(word.len()), word.as_bytes());
 }
 
-/// The edge that serves.
-fn serving(router: &Router) -> Option<u32> {
-    let answer = router.admin_get("/processes");
+/// The edge that serves and control, if both do. While control is replaced
+/// nobody answers.
+fn manned(router: &Router) -> Option<(u32, u32)> {
+    let mut client = Client::try_connect(router.admin()).ok()?;
+    client.try_send(format!(
+        "GET /processes HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        router.admin()
+    ));
+    let answer = client.try_answer_to("GET").ok()?;
     (answer.status == 200).then_some(())?;
     let table = answer.json();
-    let rows = table.as_array().or_else(|| table["processes"].as_array());
-    let is_it = |row: &&Value| row["role"] == "edge" && row["state"] == "ready";
-    let pid = rows?.iter().find(is_it)?["pid"].as_u64()?;
-    u32::try_from(pid).ok()
+    let rows = table.as_array().or_else(|| table["processes"].as_array())?;
+    let serving = |role: &str| {
+        let is_it = |row: &&Value| row["role"] == role && row["state"] == "ready";
+        let pid = rows.iter().find(is_it)?["pid"].as_u64()?;
+        u32::try_from(pid).ok()
+    };
+    Some((serving("edge")?, serving("control")?))
 }
 
-/// Changes a setting of the edge and waits until another one serves; gives the
-/// one that did before.
+/// Changes a setting of the edge and waits until another one serves, and
+/// another control, which is replaced to show the setting; gives the edge that
+/// did before.
 #[track_caller]
 fn reload(router: &Router, number: usize) -> u32 {
-    reload_with(
-        router,
-        &format!("trusted_proxies = [\"10.0.{number}.0/24\"]"),
-    )
-}
-
-/// The same with this line in the section of the edge.
-#[track_caller]
-fn reload_with(router: &Router, line: &str) -> u32 {
-    let before = eventually("an edge serves", || serving(router));
+    let (before, control) = eventually("both serve", || manned(router));
     let folder = router.state_dir();
     let file = folder
         .parent()
@@ -80,11 +81,12 @@ fn reload_with(router: &Router, line: &str) -> u32 {
     let text = std::fs::read_to_string(&file).expect("the settings must be readable");
     let (start, rest) = text.split_once("threads = 2\n").expect("it must be there");
     let rest = rest.split_once("[api]").expect("it must be there").1;
+    let line = format!("trusted_proxies = [\"10.0.{number}.0/24\"]");
     let text = format!("{start}threads = 2\n{line}\n[api]{rest}");
     std::fs::write(&file, text).expect("the settings must be writable");
     router.signal(Signal::HUP);
-    eventually("another edge serves", || {
-        serving(router).filter(|&pid| pid != before)
+    eventually("others serve", || {
+        manned(router).filter(|&(edge, other)| edge != before && other != control)
     });
     before
 }

@@ -78,6 +78,8 @@ pub(super) struct Link<'s> {
     /// Control's, by its hello.
     cluster_id: String,
     epoch: u64,
+    /// Control's revision by its hello: an edge that has it is up to date.
+    target: u64,
     /// The whole table that is being sent.
     install: Option<Arriving<'s>>,
     /// Control's whole table was not taken: its changes lead on from that, and
@@ -128,10 +130,12 @@ impl Link<'_> {
             table: &table,
             cluster_id: hello.cluster_id,
             epoch: first.epoch,
+            target: first.revision,
             install: None,
             is_doubting: false,
             sync,
         };
+        link.settle();
         for nack in std::mem::take(&mut link.sync.boot_nacks) {
             link.send(Body::Nack(nack))?;
         }
@@ -307,8 +311,17 @@ impl Link<'_> {
         self.answer(nacks)
     }
 
+    /// The table is up to date, if it is.
+    fn settle(&mut self) {
+        let is_there = self.sync.held.is_exact && self.table.revision() >= self.target;
+        if is_there || self.sync.is_pinned || self.is_doubting {
+            self.sync.settle();
+        }
+    }
+
     /// Says what could not be used, then that the rest is active.
-    fn answer(&self, nacks: Vec<Nack>) -> Result<(), LinkError> {
+    fn answer(&mut self, nacks: Vec<Nack>) -> Result<(), LinkError> {
+        self.settle();
         self.sync.own().add(Counter::FeedNacks, nacks.len() as u64);
         for nack in nacks.iter().take(LOGGED_NACKS) {
             tracing::warn!(app = nack.key, "a record of control: {}", nack.reason);

@@ -76,9 +76,10 @@ pub struct SyncInputs {
     pub table_dir: PathBuf,
     /// Which table it boots from, and whether it follows control then.
     pub footing: Footing,
-    /// Called once, as soon as a table is held: from disk, or control's first
-    /// whole one.
-    pub ready: Box<dyn FnOnce() + Send>,
+    /// Called as soon as a table is held, from disk or control's first whole
+    /// one, with false; and with true, once, when it is the newest there is:
+    /// control has brought it up to date, or is not there.
+    pub ready: Box<dyn Fn(bool) + Send>,
 }
 
 impl fmt::Debug for SyncInputs {
@@ -143,7 +144,8 @@ pub struct Sync {
     footing: Footing,
     /// It stays with the table it booted from.
     is_pinned: bool,
-    ready: Option<Box<dyn FnOnce() + Send>>,
+    /// None once the table was the newest there is.
+    ready: Option<Box<dyn Fn(bool) + Send>>,
     held: Held,
     wire: Arc<Wire>,
     events: Events,
@@ -210,6 +212,7 @@ impl Sync {
         let mut told = String::new();
         while !self.wire.is_stopped() {
             let (error, did_talk) = self.link_once();
+            self.settle();
             if self.wire.is_stopped() {
                 break;
             }
@@ -356,8 +359,17 @@ impl Sync {
     fn hold(&mut self, held: Held) {
         self.held = held;
         self.show_table();
-        if let Some(ready) = self.ready.take() {
-            ready();
+        if let Some(ready) = &self.ready {
+            ready(false);
+        }
+    }
+
+    /// No newer table than the one held, if one is, is to be had now.
+    fn settle(&mut self) {
+        if self.held.is_some
+            && let Some(ready) = self.ready.take()
+        {
+            ready(true);
         }
     }
 

@@ -63,6 +63,8 @@ struct Stage {
     listener: UnixListener,
     table: Arc<Table>,
     ready: mpsc::Receiver<()>,
+    /// Whether the table was the newest there is, each time that was told.
+    current: mpsc::Receiver<bool>,
     events: EventSender,
     sync: Option<SyncHandle>,
 }
@@ -90,6 +92,7 @@ impl Stage {
         let listener = UnixListener::bind(&feed_path).unwrap();
         let table = Arc::new(Table::new(1));
         let (held, ready) = mpsc::sync_channel(1);
+        let (told, current) = mpsc::sync_channel(10);
         let (events, queue) = event_queue();
         let sync = Sync::start(SyncInputs {
             table: Arc::clone(&table),
@@ -102,13 +105,17 @@ impl Stage {
             events: (events.clone(), queue),
             feed_path,
             table_dir,
-            ready: Box::new(move || held.send(()).unwrap()),
+            ready: Box::new(move |is_current| {
+                let _ = told.try_send(is_current);
+                let _ = held.try_send(());
+            }),
         });
         Stage {
             _folder: folder,
             listener,
             table,
             ready,
+            current,
             events,
             sync: Some(sync),
         }

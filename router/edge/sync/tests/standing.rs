@@ -32,6 +32,31 @@ fn an_edge_that_stands_by_follows_and_says_at_once_that_it_serves() {
 }
 
 #[test]
+fn a_table_behind_controls_is_not_the_newest_until_it_followed() {
+    let stage = Stage::set(Some(9));
+    let told = || stage.current.recv_timeout(PATIENCE).unwrap();
+    assert!(!told());
+    let mut control = stage.accept();
+    control.hear();
+    control.say(EPOCH, 11, hello_of(CLUSTER));
+    control.collect("");
+    assert!(stage.current.try_recv().is_err());
+    control.say(EPOCH, 11, delta(9, 11, vec![app("new")]));
+    assert!(told());
+    assert!(stage.routes("new.example"));
+}
+
+#[test]
+fn without_a_control_the_table_on_disk_is_the_newest() {
+    let stage = Stage::set(Some(9));
+    let told = || stage.current.recv_timeout(PATIENCE).unwrap();
+    assert!(!told());
+    drop(stage.accept());
+    assert!(told());
+    assert!(stage.current.try_recv().is_err());
+}
+
+#[test]
 fn the_word_to_serve_is_not_lost_between_two_hellos() {
     let stage = Stage::set(Some(9));
     stage.ready.recv_timeout(PATIENCE).unwrap();
