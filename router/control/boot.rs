@@ -213,7 +213,10 @@ fn believed(
     };
     let is_ours = table.cluster_id == contents.cluster_id;
     let is_ahead = (table.epoch, table.revision) > (contents.epoch, contents.revision);
-    contents.doubt = doubt(&table, &contents);
+    contents.doubt = match is_ours {
+        true => doubt(&table, &contents),
+        false => replacement(&table, &contents),
+    };
     let parts = contents.doubt.is_some() && contents.epoch <= table.epoch;
     if is_ours && (is_ahead || parts) {
         contents.epoch = contents.epoch.max(table.epoch) + 1;
@@ -234,8 +237,8 @@ fn believed(
     }
     if !is_ours {
         let text = format!(
-            "the table on disk is of another installation ({}): the store's ({}) counts, and edges that \
-             hold the other table take the store's once they are restarted",
+            "the table on disk is of another installation ({}) than the store ({}). Edges that hold that table \
+             take the store's only once that is confirmed and they are restarted",
             table.cluster_id, contents.cluster_id
         );
         events.say("table_foreign", "", "", text);
@@ -252,6 +255,21 @@ fn doubt(table: &KnownGood, contents: &Contents) -> Option<Shrink> {
     };
     let removed = Tally::from(contents.removed).less(table.removed.into());
     shrink::implausible(table.totals?.into(), offered, removed)
+}
+
+/// A store that has nothing to do with the table beside it: taking it would
+/// make all of that vanish.
+fn replacement(table: &KnownGood, contents: &Contents) -> Option<Shrink> {
+    let held = Tally::from(table.totals?);
+    let offered = Tally {
+        apps: contents.apps.len() as u64,
+        backends: contents.backends(),
+    };
+    (held.apps > 0).then_some(Shrink {
+        held,
+        offered,
+        unexplained: held,
+    })
 }
 
 /// Says that a store is doubted, and what can be done.
@@ -318,194 +336,5 @@ fn rebuild(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::{Read, Seek, SeekFrom, Write};
-
-    use super::*;
-    use crate::feed::messages::{AppRecord, BackendRecord};
-
-    fn table(revision: u64) -> KnownGood {
-        let backends = vec![BackendRecord {
-            id: "web.1".into(),
-            address: "127.0.0.1:1".into(),
-            ..Default::default()
-        }];
-        let app = AppRecord {
-            name: "shop".into(),
-            backends,
-            revision,
-            ..Default::default()
-        };
-        KnownGood {
-            cluster_id: "c".into(),
-            epoch: 3,
-            revision,
-            apps: vec![("shop".into(), app.encode_to_vec().into())],
-            totals: Some(Totals {
-                apps: 1,
-                backends: 1,
-            }),
-            ..KnownGood::default()
-        }
-    }
-
-    fn kinds(events: &Events) -> Vec<String> {
-        events
-            .latest(10)
-            .into_iter()
-            .map(|event| event.kind)
-            .collect()
-    }
-
-    #[test]
-    fn a_first_start_founds_a_store_that_keeps_its_identity() {
-        let dir = tempfile::tempdir().unwrap();
-        let events = Events::default();
-        let (store, first) = open(dir.path(), &events, |_| None).unwrap();
-        drop(store);
-        let (_store, second) = open(dir.path(), &events, |_| None).unwrap();
-        assert_eq!(first.cluster_id, second.cluster_id);
-        assert_eq!(
-            (second.epoch, second.revision, second.apps.len()),
-            (1, 0, 0)
-        );
-        assert!(kinds(&events).is_empty());
-    }
-
-    #[test]
-    fn an_empty_store_is_not_believed_over_a_snapshot() {
-        let dir = tempfile::tempdir().unwrap();
-        let events = Events::default();
-        let (store, contents) = open(dir.path(), &events, |_| Some(table(9))).unwrap();
-        assert_eq!(
-            (
-                contents.cluster_id.as_str(),
-                contents.epoch,
-                contents.revision
-            ),
-            ("c", 4, 10)
-        );
-        assert_eq!(kinds(&events), ["store_rebuilt"]);
-        drop(store);
-        let (_store, again) = open(dir.path(), &events, |_| Some(table(9))).unwrap();
-        assert_eq!(again.apps, contents.apps);
-        assert_eq!(kinds(&events), ["store_rebuilt"]);
-    }
-
-    #[test]
-    fn an_older_copy_of_the_store_begins_a_new_epoch() {
-        let dir = tempfile::tempdir().unwrap();
-        let events = Events::default();
-        drop(open(dir.path(), &events, |_| Some(table(9))).unwrap());
-        let ahead = KnownGood {
-            epoch: 4,
-            ..table(50)
-        };
-        let (store, contents) = open(dir.path(), &events, |_| Some(ahead.clone())).unwrap();
-        assert_eq!((contents.epoch, contents.revision), (5, 51));
-        drop(store);
-        let (_store, contents) = open(dir.path(), &events, |_| Some(ahead.clone())).unwrap();
-        assert_eq!((contents.epoch, contents.revision), (5, 51));
-    }
-
-    /// Does something to a store's file.
-    type Damage = fn(&mut fs::File);
-
-    #[test]
-    fn a_damaged_store_is_kept_and_rebuilt_or_refused() {
-        let damages: [(&str, Damage); 5] = [
-            ("nonsense", |file| {
-                file.set_len(0).unwrap();
-                file.write_all(b"this is no store, it is a letter to my aunt")
-                    .unwrap();
-            }),
-            ("cut short", |file| {
-                let length = file.metadata().unwrap().len();
-                file.set_len(length / 2).unwrap();
-            }),
-            ("a head of zeros", |file| file.write_all(&[0; 512]).unwrap()),
-            ("flipped bytes", |file| flip(file, 97)),
-            ("one page of noise", |file| {
-                file.seek(SeekFrom::Start(4096)).unwrap();
-                file.write_all(&[0xa5; 4096]).unwrap();
-            }),
-        ];
-        for (name, damage) in damages {
-            let dir = tempfile::tempdir().unwrap();
-            let events = Events::default();
-            drop(open(dir.path(), &events, |_| Some(table(9))).unwrap());
-            let path = store_path(dir.path());
-            let file = || {
-                fs::OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(&path)
-                    .unwrap()
-            };
-            damage(&mut file());
-            let bytes = fs::read(&path).unwrap();
-
-            let refused = open(dir.path(), &events, |_| None)
-                .expect_err(name)
-                .to_string();
-            assert!(
-                refused.contains("store.redb") && refused.contains("backup"),
-                "{name}: {refused}"
-            );
-            assert_eq!(
-                fs::read(&path).unwrap().len(),
-                bytes.len(),
-                "{name}: it was written to"
-            );
-
-            let (_store, contents) = open(dir.path(), &events, |_| Some(table(9))).expect(name);
-            assert_eq!(contents.apps.len(), 1, "{name}");
-            let kept = fs::read_dir(dir.path()).unwrap().filter(|entry| {
-                entry
-                    .as_ref()
-                    .unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .contains("damaged")
-            });
-            assert_eq!(kept.count(), 1, "{name}");
-        }
-    }
-
-    /// Flips a byte of every `step`.
-    fn flip(file: &mut fs::File, step: usize) {
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).unwrap();
-        bytes
-            .iter_mut()
-            .step_by(step)
-            .for_each(|byte| *byte ^= 0x5a);
-        file.seek(SeekFrom::Start(0)).unwrap();
-        file.write_all(&bytes).unwrap();
-    }
-
-    #[test]
-    fn a_store_in_use_and_a_folder_in_its_place_are_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let events = Events::default();
-        let held = open(dir.path(), &events, |_| None).unwrap();
-        let locked = open(dir.path(), &events, |_| Some(table(9)))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            locked.contains("store.redb") && locked.contains("another process"),
-            "{locked}"
-        );
-        drop(held);
-        fs::remove_file(store_path(dir.path())).unwrap();
-        fs::create_dir(store_path(dir.path())).unwrap();
-        let folder = open(dir.path(), &events, |_| Some(table(9)))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            folder.contains("store.redb") && folder.contains("folder"),
-            "{folder}"
-        );
-    }
-}
+#[path = "boot_tests.rs"]
+mod tests;

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::events::{Events, now_ms};
+use super::events::Events;
 use super::fleet::Fleet;
 use super::leases::{Due, Verdict};
 use super::registry::Registry;
@@ -26,20 +26,39 @@ const DUE_MAX: usize = 5_000;
 /// Draining backends asked about in one look.
 const DRAINS_MAX: usize = 32;
 
-/// When the runtime last turned, for whoever asks whether it lives.
-#[derive(Debug, Default)]
-pub struct Pulse(AtomicU64);
+/// When the runtime last turned, for whoever asks whether it lives. By a clock
+/// that nobody sets: a wall clock that jumps is no stall.
+#[derive(Debug)]
+pub struct Pulse {
+    origin: Instant,
+    /// Milliseconds since `origin`; 0: not yet.
+    last_ms: AtomicU64,
+}
+
+impl Default for Pulse {
+    fn default() -> Pulse {
+        Pulse {
+            origin: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+}
 
 impl Pulse {
     /// The runtime turned just now.
     pub fn beat(&self) {
-        self.0.store(now_ms(), Ordering::Relaxed);
+        self.last_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// Whether it turned within `period`, or has not begun to.
     pub fn is_within(&self, period: Duration) -> bool {
-        let last = self.0.load(Ordering::Relaxed);
-        last == 0 || u128::from(now_ms().saturating_sub(last)) <= period.as_millis()
+        let last = self.last_ms.load(Ordering::Relaxed);
+        last == 0 || u128::from(self.now_ms().saturating_sub(last)) <= period.as_millis()
+    }
+
+    fn now_ms(&self) -> u64 {
+        let elapsed = self.origin.elapsed().as_millis();
+        u64::try_from(elapsed).unwrap_or(u64::MAX).max(1)
     }
 }
 

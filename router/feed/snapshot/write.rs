@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::{
     BLOCK_BYTES, BlockPlace, END_MAGIC, FILE, FileError, Head, MAGIC, MAX_CLUSTER_ID_BYTES,
-    PREVIOUS_FILE, SECTIONS, Summary, block_crc, encode_head, section_of,
+    PREVIOUS_FILE, SECTIONS, Snapshot, Summary, block_crc, encode_head, section_of,
 };
 use crate::feed::codec::MAX_FRAME_BYTES;
 use crate::feed::messages::{AppRecord, Removed};
@@ -178,12 +178,22 @@ impl Drop for SnapshotWriter {
 }
 
 /// Gives the current file its second name, so that at no moment there is none
-/// under the first.
+/// under the first. One that is of no use takes nobody's place.
 fn keep_previous(folder: &Path, current: &Path) -> io::Result<()> {
-    if !current.exists() {
+    let previous = folder.join(PREVIOUS_FILE);
+    let is_useful = |path| Snapshot::open(path).is_ok_and(|it| it.apps.is_some());
+    if !is_useful(current) {
+        if current.is_dir() {
+            fs::remove_dir_all(current)?;
+        }
+        if previous.is_file() && !is_useful(&previous) {
+            fs::remove_file(previous)?;
+        }
         return Ok(());
     }
-    let previous = folder.join(PREVIOUS_FILE);
+    if previous.is_dir() {
+        fs::remove_dir_all(&previous)?;
+    }
     let link = folder.join("snapshot.link");
     let _ = fs::remove_file(&link);
     match fs::hard_link(current, &link) {
