@@ -96,6 +96,9 @@ impl InstallThread<'_> {
 impl Drop for InstallThread<'_> {
     fn drop(&mut self) {
         self.install
+            .backends
+            .fetch_add(self.backends, Ordering::Relaxed);
+        self.install
             .gathered()
             .compilers
             .extend(self.compiler.take());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::feed::messages::{
-    AppRecord, BackendRecord, Change, Delta, Nack, Op, PolicyRecord, ProbeRecord, Standing,
+    AppRecord, AppView, BackendRecord, Change, Delta, Nack, Op, PolicyRecord, ProbeRecord, Standing,
 };
 
 fn backend(id: &str, port: u16) -> BackendRecord {
@@ -259,6 +259,34 @@ fn install_marks_and_sweeps() {
     is(&table, "broken.example", "/", "broken");
     assert_eq!(route(&table, "twice.example", "/"), None);
     assert!(Arc::ptr_eq(&kept, &table.app("kept").unwrap()));
+}
+
+/// As an edge boots: threads that take apps, among them one that takes none.
+#[test]
+fn threads_install_a_table_that_changes_as_any_other() {
+    let table = Table::new(1);
+    let install = table.install_about(2);
+    std::thread::scope(|scope| {
+        for records in [vec![app("a", &["a.example"])], vec![app("b", &[])], vec![]] {
+            let mut thread = install.thread();
+            scope.spawn(move || {
+                for record in &records {
+                    thread.take(&AppView::of(record));
+                }
+            });
+        }
+    });
+    assert_eq!((install.len(), install.backends()), (2, 4));
+    assert_eq!(install.finish(5), []);
+    assert_eq!((table.len(), table.backends(), table.revision()), (2, 4, 5));
+    is(&table, "a.example", "/", "a");
+    table.apply(&delta(6, vec![Change::Delete("b".to_owned())]));
+    let one = AppRecord {
+        backends: vec![backend("web.1", 9_001)],
+        ..app("a", &[])
+    };
+    assert_eq!(put(&table, vec![one]), []);
+    assert_eq!((table.len(), table.backends()), (1, 1));
 }
 
 fn probed(name: &str) -> AppRecord {
