@@ -55,6 +55,8 @@ use crate::heritage::{ControlHeritage, Lifeline, Order, ProcessStatus};
 use crate::settings::Settings;
 use ticker::Pulse;
 
+/// How far the thread that loads the store stands back, of 19.
+const NICENESS: i32 = 15;
 /// Without a turn of the runtime for this long, control is stuck.
 const PULSE_PERIOD: Duration = Duration::from_secs(8);
 
@@ -133,6 +135,25 @@ pub fn run(heritage: ControlHeritage) -> ExitCode {
     }
 }
 
+/// Runs `work` on a thread of low priority: where both start at once, clients
+/// wait for the edge's table and nobody for the store. The priority is the
+/// thread's own and goes with it.
+fn standing_back<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ControlError> {
+    let niced = || {
+        // Refused, it shares the cores evenly.
+        let _ = rustix::process::nice(NICENESS);
+        work()
+    };
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("store-load".into());
+        let loading = builder.spawn_scoped(scope, niced);
+        let loading = loading.map_err(system("the thread that loads the store"))?;
+        loading
+            .join()
+            .map_err(|_| system("loading the store")(io::Error::other("it panicked")))
+    })
+}
+
 fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     let ControlHeritage {
         settings,
@@ -151,9 +172,11 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
 
     let operator = tokens::operator_token(&state_dir).map_err(system("auth.tokens"))?;
     let folder = snapshots::folder(&state_dir);
-    let (store, mut contents) = boot::open(&state_dir, &events, |extent| {
-        boot::known_good(&folder, extent)
-    })?;
+    let (store, mut contents) = standing_back(|| {
+        boot::open(&state_dir, &events, |extent| {
+            boot::known_good(&folder, extent)
+        })
+    })??;
     let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
     let (registry, _writer) =
         Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;

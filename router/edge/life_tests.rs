@@ -131,6 +131,7 @@ impl Played {
                 .map(|one| vec![one.try_clone().unwrap()])
                 .collect(),
             footing: Footing::Newest,
+            is_awaited: true,
             lifeline,
         };
         let edge = std::thread::spawn(move || run(heritage));

@@ -108,6 +108,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         settings,
         listeners,
         footing,
+        is_awaited,
         feed_path,
         table_dir,
         log,
@@ -149,6 +150,7 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         feed_path,
         table_dir,
         footing,
+        is_awaited,
         ready: Box::new(move |is_current| herald.table_held(is_current)),
     });
     if let Err(code) = stand_by(&shared.duty, &lifeline) {

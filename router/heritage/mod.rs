@@ -55,6 +55,9 @@ pub struct EdgeHeritage {
     pub listeners: Vec<Vec<TcpListener>>,
     /// Which table it boots from.
     pub footing: Footing,
+    /// Nobody serves: it loads its table as fast as it can. Else it stands back
+    /// for the one that does.
+    pub is_awaited: bool,
     /// The unix socket on which control answers; it may not yet.
     pub feed_path: PathBuf,
     /// Where the table's snapshot and journal are.
@@ -161,6 +164,9 @@ pub enum Bequest {
         /// Which table to boot from.
         #[serde(default)]
         footing: Footing,
+        /// Whether nobody serves.
+        #[serde(default)]
+        is_awaited: bool,
     },
     /// For [`ControlHeritage`].
     Control {
@@ -259,6 +265,7 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
             listeners,
             log,
             footing,
+            is_awaited,
         } => {
             let mut threads = Vec::with_capacity(listeners.len());
             for thread in listeners {
@@ -276,6 +283,7 @@ fn bequeathed(will: Will, mut adopter: Adopter) -> Result<Heritage, HeritageErro
                 settings,
                 listeners: threads,
                 footing,
+                is_awaited,
                 feed_path: here.feed_path(),
                 table_dir: here.table_dir(),
                 log: log.map(File::from),

@@ -117,6 +117,7 @@ fn a_will_is_read_back_as_written() {
         listeners: vec![vec![5, 6], vec![7]],
         log: Some(8),
         footing: Footing::Proven,
+        is_awaited: true,
     };
     let will = Will::new(Settings::default(), (3, 4), bequest);
     let again: Will = serde_json::from_str(&will.to_json()).unwrap();

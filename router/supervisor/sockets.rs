@@ -140,12 +140,12 @@ impl Sockets {
 
     /// What an edge of so many threads inherits: socket `i` of each address
     /// goes to thread `i` modulo `threads`, so each is accepted from; and the
-    /// log's file. An edge of older settings may ask for more threads than
+    /// log's file. `is_awaited`: nobody serves. An edge of older settings may ask for more threads than
     /// there are sockets.
     pub(super) fn for_edge<'a>(
         &'a self,
         threads: usize,
-        footing: Footing,
+        (footing, is_awaited): (Footing, bool),
         log: Option<&'a Parcel>,
     ) -> (Bequest, Vec<BorrowedFd<'a>>) {
         let most = self.http.iter().map(|group| group.sockets.len()).max();
@@ -167,6 +167,7 @@ impl Sockets {
             listeners,
             log: log.map(|log| log.as_fd().as_raw_fd()),
             footing,
+            is_awaited,
         };
         (bequest, all)
     }

@@ -28,7 +28,7 @@ fn http_address(sockets: &Sockets) -> SocketAddr {
 }
 
 fn layout(sockets: &Sockets, threads: usize) -> Vec<usize> {
-    let (bequest, descriptors) = sockets.for_edge(threads, Footing::Newest, None);
+    let (bequest, descriptors) = sockets.for_edge(threads, (Footing::Newest, true), None);
     let Bequest::Edge { listeners, .. } = bequest else {
         panic!("an edge's bequest");
     };

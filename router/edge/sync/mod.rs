@@ -76,6 +76,8 @@ pub struct SyncInputs {
     pub table_dir: PathBuf,
     /// Which table it boots from, and whether it follows control then.
     pub footing: Footing,
+    /// Whether nobody serves before this edge does.
+    pub is_awaited: bool,
     /// Called as soon as a table is held, from disk or control's first whole
     /// one, with false; and with true, once, when it is the newest there is:
     /// control has brought it up to date, or is not there.
@@ -142,6 +144,8 @@ pub struct Sync {
     feed_path: PathBuf,
     table_dir: PathBuf,
     footing: Footing,
+    /// Whether nobody serves before this edge does.
+    is_awaited: bool,
     /// It stays with the table it booted from.
     is_pinned: bool,
     /// None once the table was the newest there is.
@@ -177,6 +181,7 @@ impl Sync {
             feed_path: inputs.feed_path,
             table_dir: inputs.table_dir,
             footing: inputs.footing,
+            is_awaited: inputs.is_awaited,
             is_pinned: false,
             ready: Some(inputs.ready),
             held: Held::default(),
@@ -188,16 +193,25 @@ impl Sync {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(|| {
-                    give_way();
-                    run();
-                })
+                .spawn(run)
                 .expect("the feed's threads must start")
         };
         let threads = vec![
             spawn("feed", Box::new(move || sync.run())),
-            spawn("feed-events", Box::new(move || pump.run())),
-            spawn("feed-memory", Box::new(move || walker.run())),
+            spawn(
+                "feed-events",
+                Box::new(move || {
+                    give_way();
+                    pump.run();
+                }),
+            ),
+            spawn(
+                "feed-memory",
+                Box::new(move || {
+                    give_way();
+                    walker.run();
+                }),
+            ),
         ];
         SyncHandle {
             wire,
@@ -207,7 +221,14 @@ impl Sync {
     }
 
     fn run(&mut self) {
+        // Clients wait for the first edge's table; for another's nobody does.
+        if !self.is_awaited {
+            give_way();
+        }
         self.boot();
+        if self.is_awaited {
+            give_way();
+        }
         let mut backoff = BACKOFF_FLOOR;
         let mut told = String::new();
         while !self.wire.is_stopped() {
@@ -401,7 +422,7 @@ fn give_way() {
     let _ = rustix::process::nice(NICENESS);
 }
 
-/// Threads that read the table on disk; they stand back as this one does.
+/// Threads that read the table on disk; they stand back if this one does.
 fn boot_threads() -> usize {
     const MOST: usize = 8;
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST))

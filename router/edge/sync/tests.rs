@@ -100,6 +100,7 @@ impl Stage {
             prober_cells: Arc::default(),
             holdings: Arc::from([Holdings::default()]),
             footing,
+            is_awaited: true,
             log: None,
             origin: Instant::now(),
             events: (events.clone(), queue),

@@ -273,7 +273,9 @@ impl Kernel {
         let (bequest, descriptors) = match role {
             Role::Edge => {
                 let threads = recipe.settings.edge.threads;
-                self.sockets.for_edge(threads, recipe.footing, log.as_ref())
+                let is_awaited = self.edge.serving().is_none();
+                self.sockets
+                    .for_edge(threads, (recipe.footing, is_awaited), log.as_ref())
             }
             Role::Control | Role::Supervisor => self.sockets.for_control(),
         };
