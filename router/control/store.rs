@@ -27,7 +27,7 @@ use crate::feed::messages::Removed;
 use crate::policy::shrink::Shrink;
 use crate::settings::absolute;
 
-/// name → [`AppRecord`].
+/// name → `AppRecord`.
 const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
 /// id → [`TokenRecord`].
 const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");

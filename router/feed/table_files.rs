@@ -2,7 +2,7 @@
 //! wanted.
 //!
 //! Owns the order of reading and the mending of what is damaged. Never chooses
-//! between files: that is [`last_known_good`](super::last_known_good) and
+//! between files: that is [`last_known_good`](super::last_known_good()) and
 //! [`proven`](super::proven).
 //!
 //! Blocks of the snapshot are read by whoever is free. An app that the journal

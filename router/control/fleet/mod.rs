@@ -65,6 +65,12 @@ impl EdgeStatus {
         !self.is_standby && !self.is_pinned
     }
 
+    /// Whether it serves the table that ran well and takes no change. That is
+    /// service: a router that saved itself so must not be taken out for it.
+    pub fn is_pinned_serving(&self) -> bool {
+        self.is_pinned && !self.is_standby
+    }
+
     /// Whether it holds a table to route by, control's newest or not.
     pub fn holds_table(&self) -> bool {
         self.has_table || self.active_revision.is_some()
