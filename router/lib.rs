@@ -48,6 +48,32 @@
 //!
 //! `tests/simulator` runs these policies in virtual time, by a seed.
 //!
+//! # How nothing stops the world
+//!
+//! Every edge is born the same way: it loads its table, says that it is warm,
+//! and serves when it is told to. A first start, a standby and a replacement
+//! differ only in when that is.
+//!
+//! ```text
+//!            warm             serve             a younger one serves
+//!  loading ───────▶ standing ───────▶ serving ───────────────────────▶ leaving
+//!                   by                  │ dies: the one that stands by is told
+//!                                       ▼ to serve in the same turn
+//! ```
+//!
+//! Who serves, stands by and leaves is decided by [`supervisor`]'s posts, pure;
+//! what a leaving edge closes and when, by `edge/leaving.rs`. A new binary is
+//! taken on step by step, each of which can be undone, until the supervisor
+//! executes it in its own place (`supervisor/upgrade.rs`). Changes reach every
+//! edge as deltas ([`control::fleet`]), and cost what changed ([`table`]).
+//!
+//! - **Invariant**: an edge that serves is never told to go before a younger one
+//!   is ready.
+//! - **Invariant**: a table that lacks what nobody removed takes no other's place
+//!   before a person has confirmed it ([`policy::shrink`]).
+//! - **Invariant**: edges that crash one after another fall back to the table that
+//!   ran well (`supervisor/crash_loop.rs`, [`feed::proven_table`]).
+//!
 //! # Rights
 //!
 //! Started by root, the supervisor binds and opens what needs rights; control
@@ -78,6 +104,8 @@
 //! | a counter | a row in `observe/metrics.rs` |
 //! | whom a process runs as, what it may open | `supervisor/rights.rs`, `supervisor/ownership.rs` |
 //! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |
+//! | which edge serves, stands by, is started | `supervisor/post/edge.rs`, whether there is memory for a standby `supervisor/standby.rs` |
+//! | when a shrunken table is refused | `policy/shrink.rs` |
 //! | what an upgrade does, and undoes | `supervisor/upgrade.rs` |
 //! | what outlives a supervisor's replacing itself | `supervisor/kernel/state.rs` |
 
