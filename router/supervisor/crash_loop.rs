@@ -51,6 +51,8 @@ pub(super) struct Standing {
     pub footing: Footing,
     /// A replacement is asked for or under way.
     pub is_replacing: bool,
+    /// There is a table that ran well.
+    pub has_proven: bool,
     /// How far the trial came, if there is one.
     pub trial: Option<Progress>,
 }
@@ -140,10 +142,12 @@ impl CrashLoop {
         }
         if self.deaths >= DEATHS {
             self.deaths = 0;
-            return Some(Advice::Change(match standing.footing {
-                Footing::Newest => Footing::Proven,
-                Footing::Proven => Footing::Newest,
-            }));
+            return match standing.footing {
+                // Without one the newest is all there is.
+                Footing::Newest if !standing.has_proven => None,
+                Footing::Newest => Some(Advice::Change(Footing::Proven)),
+                Footing::Proven => Some(Advice::Change(Footing::Newest)),
+            };
         }
         match standing.footing {
             Footing::Newest => {

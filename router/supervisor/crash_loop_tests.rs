@@ -35,6 +35,7 @@ fn standing(present: Vintage, trial: Option<Progress>) -> Standing {
             _ => Footing::Newest,
         },
         is_replacing: false,
+        has_proven: true,
         trial,
     }
 }
@@ -60,6 +61,20 @@ fn three_young_crashes_in_a_row_change_the_footing() {
     let advice = rule.advise(&standing(NEWEST, None), now);
     assert_eq!(advice, Some(Advice::Change(Footing::Proven)));
     assert_eq!(rule.advise(&standing(NEWEST, None), now), None, "said once");
+}
+
+#[test]
+fn without_a_table_that_ran_well_the_newest_stays() {
+    let now = Moment::default();
+    let mut rule = CrashLoop::default();
+    let unproven = Standing {
+        has_proven: false,
+        ..standing(NEWEST, None)
+    };
+    for _ in 0..20 {
+        assert_eq!(rule.advise(&unproven, now), None);
+        rule.died(&death(NEWEST, 1, true), now);
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The state folder: made, locked, shared out, and the small files the
-//! supervisor keeps in it. Never looks at the store, the table or the token.
+//! supervisor keeps in it. Never reads the store, the table or the token.
 //!
 //! The folder is held open and files are named within it, so that children can
 //! be given it whatever folders are above. Where the router is split it is
@@ -28,6 +28,9 @@ pub(super) const LOCK: &str = "supervisor.lock";
 pub(super) const ADDRESSES: &str = "addresses.json";
 /// They, while they are being written.
 const FRESH_ADDRESSES: &str = "addresses.json.new";
+
+/// Control's: the table that ran well. Only looked for.
+const PROVEN: &str = "table/proven";
 
 /// Why a state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +149,11 @@ impl StateDir {
     /// The folder, for children to work in.
     pub(super) fn folder(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
+    }
+
+    /// Whether control keeps a table that ran well.
+    pub(super) fn has_proven_table(&self) -> bool {
+        self.path.join(PROVEN).exists()
     }
 
     /// Makes the folder and what is in it right for a child of this role about

@@ -24,6 +24,7 @@ impl Kernel {
             present: self.edge.present(),
             footing: self.footing(),
             is_replacing: self.edge.is_replacing(),
+            has_proven: self.state_dir.has_proven_table(),
             trial: trial.map(|vintage| self.edge.progress(vintage)),
         };
         match self.crash_loop.advise(&standing, now) {

@@ -315,14 +315,25 @@ fn handing_over_and_draining_have_limits_of_their_own() {
     post.ready(2, now);
     assert_eq!(post.tick(now), [Action::HandOver(1)]);
     assert_eq!(post.wake_at(), Some(now + LIMITS.hand_over));
-    for _ in 0..50 {
-        post.pinged();
-        post.answered(2);
-    }
-    assert_eq!(post.tick(now), [], "its deadline holds, not its answers");
     let reason = "killed: not handed over in time".into();
     let late = now + LIMITS.hand_over;
     assert_eq!(post.tick(late), [Action::Kill(1, reason)]);
+}
+
+#[test]
+fn one_that_stalls_while_it_hands_over_is_killed() {
+    let now = Moment::default();
+    let mut post = manned(now);
+    post.replace(request(NEW));
+    post.tick(now);
+    post.ready(2, now);
+    assert_eq!(post.tick(now), [Action::HandOver(1)]);
+    for _ in 0..6 {
+        post.pinged();
+        post.answered(2);
+    }
+    let reason = "killed: no answer for 5s".to_owned();
+    assert_eq!(post.tick(now), [Action::Kill(1, reason)]);
 }
 
 #[test]

@@ -283,7 +283,7 @@ impl Roster {
     }
 
     /// Kills those that owe too many answers, and those whose time is up. One
-    /// that was told to go is left to its deadline.
+    /// that drains is left to its deadline, which is near.
     pub(super) fn kill_late(&mut self, now: Moment) -> Vec<Action> {
         let max_unanswered = self.max_unanswered;
         let mut actions = Vec::new();
@@ -292,7 +292,7 @@ impl Roster {
                 true => max_unanswered,
                 false => MAX_UNANSWERED_AT_BIRTH,
             };
-            let stalled = member.unanswered > limit && !member.is_leaving();
+            let stalled = member.unanswered > limit && member.stage != Stage::Draining;
             if stalled && member.killed.is_none() {
                 actions.push(member.kill(format!("killed: no answer for {limit}s")));
             }

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -93,7 +94,9 @@ fn behave(role: Role, footing: Footing, settings: &Settings, lifeline: &Lifeline
             Ok(Order::HandOver) if behaviour == "sticks" => {}
             Ok(Order::Drain) if behaviour == "ignores drain" => {}
             Ok(Order::Drain | Order::HandOver | Order::Orphaned) => return 0,
-            Ok(_) | Err(_) => {}
+            // Its supervisor is gone, and so is whoever told of it.
+            Err(RecvTimeoutError::Disconnected) => return 0,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
 }
@@ -170,6 +173,8 @@ impl Running {
         for (role, behaviour) in behaviours {
             std::fs::write(temp.path().join(format!("{role}.behaviour")), behaviour).unwrap();
         }
+        std::fs::create_dir(temp.path().join("table")).unwrap();
+        std::fs::write(temp.path().join("table/proven"), "ran well").unwrap();
         write_settings(temp.path(), edge);
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(rerun("a_supervisor"))
