@@ -12,7 +12,9 @@
 
 use std::path::Path;
 
+use ahash::RandomState;
 use hashbrown::HashMap;
+use prost::Message;
 
 use super::journal::{self, JournalReader};
 use super::messages::{AppRecord, Change, Delta, Removed, Totals};
@@ -77,8 +79,10 @@ pub struct KnownHead {
 /// Most sentences of damage kept.
 const DAMAGE_LINES: usize = 100;
 
-/// What became of an app since a snapshot: its record, or `None` if removed.
-pub(super) type Changed = HashMap<String, Option<AppRecord>>;
+/// What became of an app since a snapshot: its record, encoded, or `None` if
+/// removed. A journal may say this of half of all apps, and a decoded record is
+/// ten times its bytes.
+pub(super) type Changed = HashMap<Box<str>, Option<Box<[u8]>>, RandomState>;
 
 /// Reads the newest table from `folder`, handing its apps to `take`: no name
 /// comes twice.
@@ -224,10 +228,11 @@ pub(super) fn note_changes(changed: &mut Changed, delta: Delta) {
     for op in delta.ops {
         match op.change {
             Some(Change::Put(record)) => {
-                changed.insert(record.name.clone(), Some(record));
+                let encoded = record.encode_to_vec().into_boxed_slice();
+                changed.insert(record.name.into(), Some(encoded));
             }
             Some(Change::Delete(name)) => {
-                changed.insert(name, None);
+                changed.insert(name.into(), None);
             }
             None => {}
         }

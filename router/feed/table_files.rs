@@ -26,6 +26,9 @@ use super::messages::{AppRecord, AppView, Removed};
 use super::snapshot::{Snapshot, section_of};
 use crate::settings::absolute;
 
+/// Records that are not worth a thread of their own.
+const LATE_SHARE_MIN: usize = 4_096;
+
 /// A table's files, open, and what the journals changed since.
 pub struct TableFiles {
     folder: PathBuf,
@@ -46,7 +49,7 @@ impl TableFiles {
     pub fn newest(folder: &Path) -> Result<TableFiles, NoTable> {
         let mut damage = Damage::default();
         let (base, older) = open_both(folder, &mut damage)?;
-        let mut changed = Changed::new();
+        let mut changed = Changed::default();
         let mut removed = base.summary.unwrap_or_default().removed;
         let revision = follow(folder, &base.head, &mut damage, |delta| {
             removed = delta.removed.unwrap_or(removed);
@@ -72,7 +75,7 @@ impl TableFiles {
         TableFiles {
             folder: folder.into(),
             mender: None,
-            changed: Changed::new(),
+            changed: Changed::default(),
             removed: base.summary.unwrap_or_default().removed,
             revision: base.head.revision,
             base,
@@ -109,7 +112,7 @@ impl TableFiles {
             }
         });
         let mut is_exact = damaged.is_empty();
-        let mut late = Vec::new();
+        let mut late: Vec<Box<[u8]>> = Vec::new();
         if let Some(mender) = &mut self.mender {
             is_exact = true;
             for section in damaged {
@@ -117,7 +120,8 @@ impl TableFiles {
                 let shown = read.len();
                 is_exact &= mender.mend(&self.base, section, &mut read, &mut self.damage);
                 let mended = read.into_iter().skip(shown);
-                late.extend(mended.filter(|app| !changed.contains_key(&app.name)));
+                let mended = mended.filter(|app| !changed.contains_key(app.name.as_str()));
+                late.extend(mended.map(|app| app.encode_to_vec().into_boxed_slice()));
             }
         } else if !is_exact {
             let path = absolute(self.base.path());
@@ -127,11 +131,7 @@ impl TableFiles {
         }
         // What came after the snapshot.
         late.extend(self.changed.into_values().flatten());
-        let mut taker = counting();
-        for app in &late {
-            taker.one(&AppView::of(app), &app.encode_to_vec());
-        }
-        drop(taker);
+        each_late(&late, threads, &counting);
         let head = &self.base.head;
         LastKnownGood {
             cluster_id: head.cluster_id.clone(),
@@ -165,6 +165,35 @@ impl fmt::Debug for TableFiles {
             .field("revision", &self.revision)
             .finish_non_exhaustive()
     }
+}
+
+/// Hands out encoded records on as many threads as asked for.
+fn each_late<'c, Take: FnMut(&AppView<'_>, &[u8])>(
+    records: &[Box<[u8]>],
+    threads: usize,
+    taker: &(impl Fn() -> Counting<'c, Take> + Sync),
+) {
+    let work = |records: &[Box<[u8]>]| {
+        let mut taker = taker();
+        for record in records {
+            let mut app = AppView::default();
+            app.read(record)
+                .expect("a record that was just encoded must decode");
+            taker.one(&app, record);
+        }
+    };
+    let share = records.len().div_ceil(threads.max(1)).max(LATE_SHARE_MIN);
+    std::thread::scope(|scope| {
+        let mut shares = records.chunks(share);
+        let own = shares.next().unwrap_or_default();
+        let others: Vec<_> = shares.map(|share| scope.spawn(|| work(share))).collect();
+        work(own);
+        for other in others {
+            if let Err(panic) = other.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }
 
 /// A taker that counts, and tells at its end.
@@ -222,7 +251,7 @@ impl Mender {
             return false;
         };
         let (changed, reaches) = self.changed.get_or_insert_with(|| {
-            let mut changed = Changed::new();
+            let mut changed = Changed::default();
             let path = self.folder.join(journal::PREVIOUS_FILE);
             let span = (older.head.revision, base.head.revision);
             let mut note = |delta| note_changes(&mut changed, delta);
@@ -233,7 +262,7 @@ impl Mender {
         let before = older.section_of_other(section, base.sections());
         let is_exact = before.is_whole && *reaches;
         for app in before.apps {
-            if known.contains(&app.name) || changed.contains_key(&app.name) {
+            if known.contains(&app.name) || changed.contains_key(app.name.as_str()) {
                 continue;
             }
             known.insert(app.name.clone());
@@ -242,9 +271,10 @@ impl Mender {
         for (name, record) in changed {
             if section_of(name, base.sections()) == section
                 && let Some(record) = record
-                && known.insert(name.clone())
+                && known.insert(name.to_string())
             {
-                apps.push(record.clone());
+                let app = AppRecord::decode(&record[..]);
+                apps.push(app.expect("a record that was just encoded must decode"));
             }
         }
         let how = if is_exact {
