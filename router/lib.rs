@@ -100,6 +100,8 @@
 //! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |
 //! | what an app may say of it | `feed/messages/records.rs`, `table/policy`, `control/api/shapes`, README |
 //! | when an edge that is replaced, or shut down, closes which connection | `edge/leaving.rs` |
+//! | how much a table may shrink | `policy/shrink.rs`; who is asked `control/shrink.rs`, `control/boot.rs`, `edge/sync/link.rs` |
+//! | when a table has run well | `control/proving.rs`; its files `feed/proven.rs`, `control/nursery.rs` |
 //! | a code or status of our own | `observe/code.rs`, `edge/answers.rs` |
 //! | a counter | a row in `observe/metrics.rs` |
 //! | whom a process runs as, what it may open | `supervisor/rights.rs`, `supervisor/ownership.rs` |

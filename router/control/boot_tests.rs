@@ -289,3 +289,25 @@ fn a_store_rebuilt_from_half_a_table_is_doubted() {
     assert!(contents.doubt.is_some());
     assert_eq!(kinds(&events), ["store_rebuilt", "shrink_refused"]);
 }
+
+#[test]
+fn a_byte_flipped_anywhere_in_the_store_costs_nothing_that_the_table_has() {
+    let dir = founded();
+    let path = store_path(dir.path());
+    let good = fs::read(&path).unwrap();
+    let expected = Store::open(&path).unwrap().1.apps;
+    // Every page's head, and places within.
+    for at in (0..good.len()).step_by(4096 + 61).chain(0..64) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&path, bytes).unwrap();
+        let (store, contents) = open(dir.path(), &Events::default(), |_| Some(table(9)))
+            .unwrap_or_else(|error| panic!("byte {at}: {error}"));
+        assert_eq!(contents.apps, expected, "byte {at}");
+        drop(store);
+        fs::remove_file(&path).unwrap();
+        for aside in fs::read_dir(dir.path()).unwrap() {
+            fs::remove_file(aside.unwrap().path()).unwrap();
+        }
+    }
+}

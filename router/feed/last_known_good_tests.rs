@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::feed::journal::Journal;
 use crate::feed::messages::Op;
@@ -192,4 +194,99 @@ fn an_empty_folder_has_no_table_and_garbage_is_named() {
     fs::write(folder.path().join(snapshot::FILE), b"garbage").unwrap();
     let error = load().unwrap_err();
     assert!(error.to_string().contains("snapshot is damaged"), "{error}");
+}
+
+/// What can happen to a file.
+#[derive(Clone, Debug)]
+enum Harm {
+    Flip(usize, u8),
+    Cut(usize),
+    Empty,
+    Gone,
+    /// Another of the files is in its place.
+    Swap(usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    prop_oneof![
+        8 => (any::<usize>(), 1..=255u8).prop_map(|(at, by)| Harm::Flip(at, by)),
+        2 => any::<usize>().prop_map(Harm::Cut),
+        1 => Just(Harm::Empty),
+        1 => Just(Harm::Gone),
+        2 => (0..FILES.len()).prop_map(Harm::Swap),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever happens to any of the files together: nothing that was never
+    /// true is handed out, nothing twice, and exact is exact ([`History::load`]).
+    #[test]
+    fn any_harm_to_any_files_is_met(harms in proptest::collection::vec((0..FILES.len(), harm()), 1..8)) {
+        let history = History::new();
+        let path = |index: usize| history.folder.path().join(FILES[index]);
+        let good: Vec<Vec<u8>> = (0..FILES.len()).map(|at| fs::read(path(at)).unwrap()).collect();
+        for (file, harm) in harms {
+            let mut bytes = fs::read(path(file)).unwrap_or_default();
+            match harm {
+                Harm::Flip(at, by) if !bytes.is_empty() => {
+                    let at = at % bytes.len();
+                    bytes[at] ^= by;
+                }
+                Harm::Cut(at) if !bytes.is_empty() => bytes.truncate(at % bytes.len()),
+                Harm::Swap(other) => bytes.clone_from(&good[other]),
+                _ => bytes.clear(),
+            }
+            match harm {
+                Harm::Gone => drop(fs::remove_file(path(file))),
+                _ => fs::write(path(file), bytes).unwrap(),
+            }
+        }
+        if let Ok((found, _)) = history.load() {
+            let head = known_head(history.folder.path()).unwrap();
+            prop_assert_eq!(head.revision, found.revision);
+        }
+    }
+}
+
+#[test]
+fn how_much_is_held_and_was_removed_is_told_with_and_without_reading_it_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let removed = |apps| Removed {
+        apps,
+        backends: 2 * apps,
+    };
+    let mut writer = SnapshotWriter::create(folder.path(), &head(5)).unwrap();
+    writer.removed(removed(3));
+    for name in ["one", "two"] {
+        let record = AppRecord {
+            name: name.to_owned(),
+            backends: vec![Default::default(); 3],
+            ..AppRecord::default()
+        };
+        writer.push(&record).unwrap();
+    }
+    writer.finish().unwrap();
+    let told = || {
+        let whole = last_known_good(folder.path(), |_| ()).unwrap();
+        let head = known_head(folder.path()).unwrap();
+        assert_eq!(whole.removed, head.removed);
+        (whole.apps, whole.backends, head.totals, head.removed)
+    };
+    let totals = |apps, backends| Some(Totals { apps, backends });
+    assert_eq!(told(), (2, 6, totals(2, 6), removed(3)));
+    let mut journal = Journal::begin(folder.path(), &head(5)).unwrap();
+    let delta = Delta {
+        from: 5,
+        to: 6,
+        ops: vec![Op {
+            change: Some(Change::Delete("one".to_owned())),
+        }],
+        removed: Some(removed(4)),
+        totals: totals(1, 3),
+        ..Delta::default()
+    };
+    journal.append(&delta).unwrap();
+    assert_eq!(told(), (1, 3, totals(1, 3), removed(4)));
 }

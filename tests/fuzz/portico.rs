@@ -1,5 +1,5 @@
-//! The parts of the router that read bytes from the network, compiled from its
-//! own sources without the rest: what is fuzzed builds in seconds.
+//! The parts of the router that read bytes from the network and from its files,
+//! compiled from its own sources without the rest: what is fuzzed builds in seconds.
 
 extern crate self as portico;
 
@@ -7,14 +7,11 @@ extern crate self as portico;
 #[path = "../../router/observe/code.rs"]
 pub mod code;
 /// As in the router.
-#[path = "../../router/feed/codec.rs"]
-pub mod codec;
-/// As in the router.
 #[path = "../../router/edge/http1/mod.rs"]
 pub mod http1;
 /// As in the router.
-#[path = "../../router/feed/messages/mod.rs"]
-pub mod messages;
+#[path = "../../router/feed/mod.rs"]
+pub mod feed;
 
 /// What must hold.
 pub mod oracle;
@@ -29,7 +26,12 @@ pub mod edge {
     pub use crate::http1;
 }
 
-/// As in the router.
-pub mod feed {
-    pub use crate::{codec, messages};
+/// What of it the feed's files need: how messages show a path.
+pub mod settings {
+    use std::path::{Path, PathBuf};
+
+    /// As it is.
+    pub fn absolute(path: &Path) -> PathBuf {
+        path.to_owned()
+    }
 }

@@ -101,3 +101,24 @@ fn a_lost_index_still_leaves_the_blocks_that_verify() {
     assert_eq!(apps.len(), 100);
     assert!(!is_whole);
 }
+
+#[test]
+fn a_file_without_a_summary_is_read_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = SnapshotWriter::create(folder.path(), &head(1)).unwrap();
+    for n in 0..100 {
+        writer.push(&app(n, "a")).unwrap();
+    }
+    writer.finish().unwrap();
+    let path = folder.path().join(FILE);
+    let bytes = std::fs::read(&path).unwrap();
+    let at = (bytes.windows(4)).position(|four| four == SUMMARY_MARK);
+    let at = at.expect("it must have one");
+    let without = [&bytes[..at], &bytes[at + SUMMARY_BYTES..]].concat();
+    std::fs::write(&path, without).unwrap();
+    let snapshot = Snapshot::open(&path).unwrap();
+    assert_eq!((snapshot.summary, snapshot.apps), (None, Some(100)));
+    assert!(!snapshot.is_summary_damaged);
+    let (apps, is_whole) = read_all(&path);
+    assert_eq!((apps.len(), is_whole), (100, true));
+}
