@@ -106,6 +106,8 @@ fn memory_is_told_by_process_and_part() {
             .unwrap_or_else(|| panic!("no {role} in {memory}"))
             .clone()
     };
+    let cached = &process("control")["parts"]["store_cache"];
+    assert!(cached.as_u64() > Some(0), "{cached}");
     for (role, parts) in [
         ("control", ["apps", "hosts", "change_log", "store_cache"]),
         ("edge", ["routes", "names", "apps", "backends"]),
@@ -115,6 +117,9 @@ fn memory_is_told_by_process_and_part() {
             process["resident_bytes"].as_u64() > Some(1 << 20),
             "{process}"
         );
+        // What is resident is beside the parts, and more than any.
+        assert!(process["other_bytes"].as_u64() > Some(0), "{process}");
+        assert!(process["parts"]["resident"].is_null(), "{process}");
         for part in parts {
             assert!(process["parts"][part].is_u64(), "{part} of {process}");
             let series = format!("portico_memory_bytes{{role=\"{role}\",part=\"{part}\"}}");

@@ -21,6 +21,9 @@ use crate::feed::messages::MemoryPart;
 /// What edges told this long ago is told again by `/metrics`.
 const FRESH: Duration = Duration::from_secs(60);
 
+/// The part that is no part: all that is resident.
+const RESIDENT: &str = "resident";
+
 /// An edge's process id, and its parts.
 type OfEdge = (u32, Vec<MemoryPart>);
 
@@ -50,7 +53,12 @@ impl EdgeMemory {
                 *of_edges.entry(part.part.clone()).or_default() += part.bytes;
             }
         }
-        let control = memory::parts(state).into_iter();
+        let resident = procfs::resident_bytes(std::process::id());
+        let resident = resident.map(|bytes| MemoryPart {
+            part: RESIDENT.to_owned(),
+            bytes,
+        });
+        let control = memory::parts(state).into_iter().chain(resident);
         let control = control.map(|part| ("control", part.part, part.bytes));
         let edges = of_edges.into_iter();
         control
@@ -71,9 +79,11 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
 fn view(role: &str, pid: u32, parts: &[MemoryPart]) -> Value {
     let named: Map<String, Value> = parts
         .iter()
+        .filter(|part| part.part != RESIDENT)
         .map(|part| (part.part.clone(), json!(part.bytes)))
         .collect();
-    let told: u64 = parts.iter().map(|part| part.bytes).sum();
+    let told = parts.iter().filter(|part| part.part != RESIDENT);
+    let told: u64 = told.map(|part| part.bytes).sum();
     let resident = procfs::resident_bytes(pid);
     json!({
         "role": role,

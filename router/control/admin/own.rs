@@ -73,7 +73,7 @@ rows! {
     RESIDENT Gauge "portico_process_resident_memory_bytes" ["bytes"] ("role")
     "Resident memory of each role's processes."
     MEMORY Gauge "portico_memory_bytes" ["bytes"] ("role", "part")
-    "What memory goes to, estimated, by role and part; the parts of several edges are added up. Edges are asked at most once a minute. What is resident in all is portico_process_resident_memory_bytes; the difference is the program itself, stacks, buffers and what estimates miss."
+    "What memory goes to, estimated, by role and part; the parts of several edges are added up. Edges are asked at most once a minute. The part \"resident\" is what all of a role's processes hold; what the others leave of it is the program itself, stacks, buffers and what estimates miss."
     DESCRIPTORS Gauge "portico_process_open_descriptors" ["descriptors"] ("role")
     "Open descriptors of each role's processes, as they tell themselves; an edge that is not connected to control is missing, the supervisor's are those of its last change."
     CPU Counter "portico_process_cpu_seconds_total" ["seconds"] ("role")

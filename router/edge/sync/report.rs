@@ -4,12 +4,10 @@
 //! Reads only; bounded by what is asked for, whatever the number of apps.
 
 use super::Sync;
-use crate::feed::messages::{
-    AppReport, BackendReport, Collect, Health, MemoryPart, Report, UnwellBackend,
-};
+use crate::feed::messages::{AppReport, BackendReport, Collect, Health, Report, UnwellBackend};
 use crate::heritage::open_descriptors;
 use crate::observe::{Counter, busiest, metrics};
-use crate::table::{App, Table};
+use crate::table::App;
 
 /// Apps of a report where control names no number.
 const TOP: usize = 100;
@@ -49,28 +47,7 @@ pub(super) fn of(sync: &Sync, collect: &Collect) -> Report {
     report.apps = busiest(hot, top);
     report.unwell = unwell.named;
     report.unwell_total = unwell.total;
-    if collect.memory {
-        report.memory = memory(&sync.table);
-    }
     report
-}
-
-/// What the table takes, by part. Walks all of it.
-fn memory(table: &Table) -> Vec<MemoryPart> {
-    let memory = table.memory();
-    let parts = [
-        ("routes", memory.routes),
-        ("names", memory.names),
-        ("apps", memory.apps),
-        ("backends", memory.backends),
-        ("shared", memory.shared),
-        ("live", memory.live),
-    ];
-    let parts = parts.into_iter().map(|(part, bytes)| MemoryPart {
-        part: part.to_owned(),
-        bytes: bytes as u64,
-    });
-    parts.collect()
 }
 
 /// Backends that are not well, the first of them by name.
