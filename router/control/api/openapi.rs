@@ -30,7 +30,7 @@ use super::problem::Problem;
         super::tokens::issue, super::tokens::list, super::tokens::withdraw,
         healthz, document,
     ),
-    components(schemas(super::request::WaitFor)),
+    components(schemas(super::bulk::Confirmation, super::request::WaitFor)),
     modifiers(&Bearer, &Whole),
     security(("bearer" = []))
 )]
