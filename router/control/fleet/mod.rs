@@ -50,7 +50,7 @@ pub struct EdgeStatus {
     pub apps: u64,
     /// Records it could not use.
     pub nacks: u64,
-    /// It came with a table, be it of another epoch: what it serves is not
+    /// It came with a whole table, be it of another epoch: what it serves is not
     /// nothing.
     pub has_table: bool,
     /// The whole table it did not take, since too much would have vanished.

@@ -347,7 +347,7 @@ fn greeting(sync: &Sync, is_standby: bool) -> Envelope {
         pid: std::process::id(),
         threads: sync.threads as u32,
         program: env!("CARGO_PKG_VERSION").to_owned(),
-        has_table: held.is_some,
+        has_table: held.is_some && held.is_exact,
         is_standby,
         is_pinned: sync.is_pinned,
     };

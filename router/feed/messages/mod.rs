@@ -117,8 +117,8 @@ pub struct EdgeHello {
     /// It stays with the table it has; none is to be sent.
     #[prost(bool, tag = "6")]
     pub is_pinned: bool,
-    /// It holds a table, be it one that nothing can be built on (another
-    /// epoch's, or damaged): what it serves is not nothing.
+    /// It holds a table that is whole, be it another epoch's that nothing can be
+    /// built on: what it serves is not nothing. One that was damaged may be.
     #[prost(bool, tag = "7")]
     pub has_table: bool,
 }
