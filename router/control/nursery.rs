@@ -99,7 +99,11 @@ impl Nursery {
 
     /// Puts the newest snapshot on trial.
     pub fn begin(&mut self, folder: &Path) -> Result<(), FileError> {
-        let (head, apps) = nominate(folder)?;
+        let nominated = nominate(folder);
+        if nominated.is_err() {
+            self.rests_until = Some(Instant::now() + self.proving / 10);
+        }
+        let (head, apps) = nominated?;
         self.trial = Some((Trial::begin(head.revision, &(self.look)()), apps));
         Ok(())
     }
@@ -109,14 +113,14 @@ impl Nursery {
     fn outgrow(&mut self, folder: &Path, apps: u64, now: Instant) -> Result<(), FileError> {
         let is_outgrown = |of: u64| of * 100 < apps * WORTH_PERCENT;
         if self.trial.as_ref().is_some_and(|(_, of)| is_outgrown(*of)) {
-            withdraw(folder, CANDIDATE_FILE)?;
             self.trial = None;
             // Whatever makes them so many is likely still under way.
             self.rests_until = Some(now + self.proving / 10);
+            withdraw(folder, CANDIDATE_FILE)?;
         }
         if self.proven.is_some_and(|proven| is_outgrown(proven.apps)) {
-            withdraw(folder, FILE)?;
             self.proven = None;
+            withdraw(folder, FILE)?;
         }
         Ok(())
     }
@@ -127,15 +131,20 @@ impl Nursery {
         let Some((trial, tried)) = &mut self.trial else {
             return Ok(());
         };
-        let (revision, seen) = (trial.revision(), (self.look)());
-        match trial.observe(now, &seen, self.proving) {
-            Verdict::Waits => return Ok(()),
+        let (revision, apps, seen) = (trial.revision(), *tried, (self.look)());
+        let verdict = trial.observe(now, &seen, self.proving);
+        if verdict == Verdict::Waits {
+            return Ok(());
+        }
+        // It is over, whatever becomes of its files: one that somebody removed
+        // must not be tried for ever.
+        self.trial = None;
+        self.rests_until = Some(now + self.proving);
+        match verdict {
+            Verdict::Waits => {}
             Verdict::Proven => {
                 promote(folder)?;
-                self.proven = Some(Known {
-                    revision,
-                    apps: *tried,
-                });
+                self.proven = Some(Known { revision, apps });
                 tracing::info!(revision, "the table has run well and is kept as such");
             }
             Verdict::Failed => {
@@ -146,8 +155,6 @@ impl Nursery {
                 );
             }
         }
-        self.trial = None;
-        self.rests_until = Some(now + self.proving);
         Ok(())
     }
 }
@@ -266,6 +273,22 @@ mod tests {
         assert!(!stage.dir.path().join(CANDIDATE_FILE).exists());
         assert!(!stage.nursery.wants(revision, 1, start));
         assert!(stage.nursery.wants(revision, 1, start + PERIOD + PERIOD));
+    }
+
+    #[tokio::test]
+    async fn a_trial_whose_file_is_gone_is_over() {
+        let mut stage = Stage::set().await;
+        let (revision, start) = (stage.snapshot().await, Instant::now());
+        stage.nursery.begin(stage.dir.path()).unwrap();
+        stage.serve(revision, start, 59);
+        fs::remove_file(stage.dir.path().join(CANDIDATE_FILE)).unwrap();
+        let now = start + PERIOD;
+        let promoted = stage.nursery.observe(stage.dir.path(), 1, now);
+        assert!(promoted.is_err(), "there is nothing to keep");
+        assert!(stage.nursery.trial.is_none(), "it would fail for ever");
+        stage.nursery.observe(stage.dir.path(), 1, now).unwrap();
+        assert!(!stage.nursery.wants(revision, 1, now), "not at once");
+        assert!(stage.nursery.wants(revision, 1, now + PERIOD));
     }
 
     #[tokio::test]
