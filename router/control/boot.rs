@@ -217,6 +217,14 @@ fn believed(
         true => doubt(&table, &contents),
         false => replacement(&table, &contents),
     };
+    if is_ours {
+        // Edges count removals from where that table does: what an operator
+        // confirms must come on top of it, or explains nothing to them.
+        contents.removed = Removed {
+            apps: contents.removed.apps.max(table.removed.apps),
+            backends: contents.removed.backends.max(table.removed.backends),
+        };
+    }
     let parts = contents.doubt.is_some() && contents.epoch <= table.epoch;
     if is_ours && (is_ahead || parts) {
         contents.epoch = contents.epoch.max(table.epoch) + 1;

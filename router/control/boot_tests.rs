@@ -251,6 +251,38 @@ fn a_store_that_lacks_most_of_the_table_is_doubted_and_parts_ways_with_it() {
     assert_eq!(contents.doubt, None);
 }
 
+/// A backup counts fewer removals than the edges have seen, and an operator's
+/// confirmation must explain what vanished to those who are not there to hear it.
+#[test]
+fn a_restored_store_counts_removals_from_where_the_table_does() {
+    let (dir, events) = (founded(), Events::default());
+    let held = KnownGood {
+        epoch: 4,
+        removed: Removed {
+            apps: 5_000,
+            backends: 7_000,
+        },
+        ..large(100, 50)
+    };
+    let (_store, contents) = open(dir.path(), &events, |_| Some(held.clone())).unwrap();
+    let doubt = contents.doubt.expect("99 of 100 apps are missing");
+    assert_eq!(contents.removed, held.removed);
+    let confirmed = Tally {
+        apps: contents.removed.apps + doubt.unexplained.apps,
+        backends: contents.removed.backends + doubt.unexplained.backends,
+    };
+    let rose = confirmed.less(held.removed.into());
+    assert_eq!(shrink::implausible(doubt.held, doubt.offered, rose), None);
+    // One of another installation says nothing of this one's.
+    let (dir, theirs) = (founded(), "elsewhere".to_owned());
+    let theirs = KnownGood {
+        cluster_id: theirs,
+        ..held
+    };
+    let (_store, contents) = open(dir.path(), &events, |_| Some(theirs.clone())).unwrap();
+    assert_eq!(contents.removed, Removed::default());
+}
+
 #[test]
 fn a_table_that_does_not_say_how_much_it_holds_is_counted() {
     let (dir, events) = (founded(), Events::default());

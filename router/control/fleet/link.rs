@@ -339,7 +339,7 @@ impl Link {
         let mut after = String::new();
         let mut part = Snapshot {
             first: true,
-            is_confirmed: std::mem::take(&mut self.is_confirmed),
+            is_confirmed: self.is_confirmed,
             removed: Some(removed),
             ..Snapshot::default()
         };
@@ -374,6 +374,8 @@ impl Link {
                 part.removed = Some(self.registry.removed().1);
                 self.send(Body::Snapshot(part), revision).await?;
                 self.cursor = Some(revision);
+                // Only now: one that was not sent whole is confirmed still.
+                self.is_confirmed = false;
                 return Ok(());
             }
         }
