@@ -272,7 +272,10 @@ impl Kernel {
     /// old binary; any other only goes.
     fn dismiss_edge(&mut self, edge: Vintage) {
         self.abandon_edge(edge);
-        if !matches!(self.edge_progress(edge), Progress::Failed(_)) {
+        // It may have served and died since: then it is what would be started
+        // in its place.
+        let would_follow = self.edge.present() == edge || self.edge.latest() == edge;
+        if would_follow || !matches!(self.edge_progress(edge), Progress::Failed(_)) {
             let old = self.begin_edge(self.program.clone());
             self.let_edge_serve(old);
         }

@@ -8,10 +8,13 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, WaitOptions};
 
 use super::Kernel;
-use crate::heritage::{Heard, Report};
+use crate::heritage::{Heard, Report, Role};
 use crate::supervisor::moment::Moment;
 use crate::supervisor::post::Post;
 use crate::supervisor::signals::Signal;
+
+/// Reports taken from one child before the others are looked at.
+const REPORTS_A_TURN: usize = 32;
 
 impl Kernel {
     /// Blocks until something can be heard or is due.
@@ -50,7 +53,9 @@ impl Kernel {
         for at in 0..self.children.len() {
             self.children[at].relay_stderr();
             let (role, generation) = (self.children[at].role, self.children[at].generation);
-            loop {
+            // One that never falls silent must not keep the others waiting: what is
+            // left is heard in the next turn.
+            for _ in 0..REPORTS_A_TURN {
                 match self.children[at].tether.hear() {
                     Heard::Report(Report::Pong(_)) => self.post(role).answered(generation),
                     Heard::Report(Report::Warm) => {
@@ -63,7 +68,11 @@ impl Kernel {
                         // Whether another fits beside it is to be seen now.
                         self.next_look = now;
                     }
-                    Heard::Report(Report::Upgrade) => self.on_signal(Signal::Upgrade),
+                    Heard::Report(Report::Upgrade) if role == Role::Control => {
+                        self.on_signal(Signal::Upgrade);
+                    }
+                    // Only control passes an operator's wish on.
+                    Heard::Report(Report::Upgrade) => {}
                     Heard::Quiet => break,
                     Heard::Closed => {
                         self.children[at].deaf = true;
