@@ -73,6 +73,11 @@ pub struct State {
     weight: Weight,
 }
 
+/// What an app and its key take, bytes.
+fn weigh(name: &str, stored: &Stored) -> usize {
+    allocated(name.len() + 16) + allocated(stored.bytes.len())
+}
+
 impl State {
     /// An empty state at a revision, that can be followed from there on.
     pub fn new(cluster_id: String, epoch: u64, revision: u64) -> State {
@@ -198,8 +203,11 @@ impl State {
         self.backends = apps.iter().map(Loaded::backends).sum();
         let placed = apps.into_iter().map(|app| {
             for host in app.domains {
-                self.hosts.insert(host.into(), app.name.clone());
+                let host: Box<str> = host.into();
+                self.weight.hosts += allocated(host.len());
+                self.hosts.insert(host, app.name.clone());
             }
+            self.weight.apps += weigh(&app.name, &app.stored);
             (app.name, app.stored)
         });
         // Sorted as they are, the tree is built in one pass.
@@ -211,14 +219,16 @@ impl State {
         let added = stored
             .as_ref()
             .map_or(0, |stored| u64::from(stored.backends));
-        let key = allocated(name.len() + 16);
-        let weigh = |stored: &Stored| key + allocated(stored.bytes.len());
-        self.weight.apps += stored.as_ref().map_or(0, weigh);
+        let weighed = |stored: &Option<Stored>| {
+            let stored = stored.as_ref();
+            stored.map_or(0, |stored| weigh(&name, stored))
+        };
+        self.weight.apps += weighed(&stored);
         let before = match stored {
-            Some(stored) => self.apps.insert(name, stored),
+            Some(stored) => self.apps.insert(name.clone(), stored),
             None => self.apps.remove(&name),
         };
-        self.weight.apps -= before.as_ref().map_or(0, weigh);
+        self.weight.apps -= weighed(&before);
         let removed = before.map_or(0, |stored| u64::from(stored.backends));
         self.backends = self.backends + added - removed;
     }
@@ -252,6 +262,53 @@ impl State {
         for entry in entries {
             self.revision = self.revision.max(entry.revision);
             self.log.push(entry, self.apps.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::messages::BackendRecord;
+
+    fn record(name: &str, backends: usize) -> AppRecord {
+        AppRecord {
+            name: name.to_owned(),
+            domains: vec![format!("{name}.example")],
+            backends: vec![BackendRecord::default(); backends],
+            ..AppRecord::default()
+        }
+    }
+
+    #[test]
+    fn what_was_loaded_weighs_what_was_placed() {
+        let (mut loaded, mut placed) = (State::default(), State::default());
+        let apps = [record("a", 2), record("b", 30)];
+        let loads = apps.iter().map(|record| Loaded {
+            name: record.name.as_str().into(),
+            stored: Stored::new(record),
+            domains: record.domains.clone(),
+            timed: None,
+        });
+        loaded.fill(loads.collect());
+        for record in &apps {
+            placed.place(record.name.as_str().into(), Some(Stored::new(record)));
+            placed.assign(
+                record.domains[0].as_str().into(),
+                Some(record.name.as_str().into()),
+            );
+        }
+        assert_eq!(loaded.weight.apps, placed.weight.apps);
+        assert_eq!(loaded.weight.hosts, placed.weight.hosts);
+        assert_eq!(loaded.backends, 32);
+        for state in [&mut loaded, &mut placed] {
+            state.place("b".into(), Some(Stored::new(&record("b", 1))));
+            state.place("a".into(), None);
+            state.place("b".into(), None);
+            state.assign("a.example".into(), None);
+            state.assign("b.example".into(), None);
+            assert_eq!((state.weight.apps, state.weight.hosts), (0, 0));
+            assert_eq!(state.backends, 0);
         }
     }
 }
