@@ -74,8 +74,8 @@ pub struct State {
 }
 
 /// What an app and its key take, bytes.
-fn weigh(name: &str, stored: &Stored) -> usize {
-    allocated(name.len() + 16) + allocated(stored.bytes.len())
+fn weigh(name_bytes: usize, stored: &Stored) -> usize {
+    allocated(name_bytes + 16) + allocated(stored.bytes.len())
 }
 
 impl State {
@@ -207,7 +207,7 @@ impl State {
                 self.weight.hosts += allocated(host.len());
                 self.hosts.insert(host, app.name.clone());
             }
-            self.weight.apps += weigh(&app.name, &app.stored);
+            self.weight.apps += weigh(app.name.len(), &app.stored);
             (app.name, app.stored)
         });
         // Sorted as they are, the tree is built in one pass.
@@ -219,13 +219,14 @@ impl State {
         let added = stored
             .as_ref()
             .map_or(0, |stored| u64::from(stored.backends));
+        let name_bytes = name.len();
         let weighed = |stored: &Option<Stored>| {
             let stored = stored.as_ref();
-            stored.map_or(0, |stored| weigh(&name, stored))
+            stored.map_or(0, |stored| weigh(name_bytes, stored))
         };
         self.weight.apps += weighed(&stored);
         let before = match stored {
-            Some(stored) => self.apps.insert(name.clone(), stored),
+            Some(stored) => self.apps.insert(name, stored),
             None => self.apps.remove(&name),
         };
         self.weight.apps -= weighed(&before);
