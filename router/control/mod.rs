@@ -35,7 +35,7 @@ pub mod tokens;
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -83,20 +83,24 @@ pub struct AdminState {
 
 /// The supervisor's latest process table, as the lifeline brings it.
 #[derive(Clone, Debug, Default)]
-pub struct Processes(Arc<RwLock<Vec<ProcessStatus>>>);
+pub struct Processes(Arc<watch::Sender<Vec<ProcessStatus>>>);
 
 impl Processes {
     /// The latest table; empty until the supervisor sent one.
     pub fn latest(&self) -> Vec<ProcessStatus> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.borrow().clone()
     }
 
     /// Takes in a newer one.
     pub fn replace(&self, table: Vec<ProcessStatus>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+        self.0.send_replace(table);
+    }
+
+    /// Follows it; the present one is news.
+    pub fn follow(&self) -> watch::Receiver<Vec<ProcessStatus>> {
+        let mut following = self.0.subscribe();
+        following.mark_changed();
+        following
     }
 }
 
@@ -189,6 +193,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         .map_err(system("the snapshot's thread"))?;
     let api_requests = ApiRequests::default();
 
+    let mut told = processes.follow();
     let admin_state = AdminState {
         registry: registry.clone(),
         fleet: fleet.clone(),
@@ -211,8 +216,11 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     runtime().map_err(system("the runtime"))?.block_on(async {
         feed.set_nonblocking(true).map_err(system("the feed's listener"))?;
         let feed = tokio::net::UnixListener::from_std(feed).map_err(system("the feed's listener"))?;
+        // Before anybody can ask what is active.
+        fleet.meet(&mut told).await;
         lifeline.ready();
         let mut running = JoinSet::new();
+        running.spawn(fleet::follow(fleet.clone(), told));
         running.spawn(fleet::link::serve(feed, fleet.clone(), registry.clone()));
         running.spawn(fleet::keep(fleet.clone()));
         running.spawn(ticker::run(registry.clone(), fleet, events, pulse));

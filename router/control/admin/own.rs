@@ -45,7 +45,7 @@ rows! {
     REVISION Gauge "portico_control_revision" ["revision"] ()
     "The store's last durable revision. portico_table_revision follows it within moments."
     ACTIVE Gauge "portico_control_active_revision" ["revision"] ()
-    "The revision that every serving edge has acknowledged; 0 while one holds no table or none is connected. Edges that stand by or are pinned do not count."
+    "The revision that every serving edge has acknowledged; 0 while one holds no table, or is not connected. Edges that stand by or are pinned do not count."
     APPS Gauge "portico_control_apps" ["apps"] ()
     "Apps registered."
     DOMAINS Gauge "portico_control_domains" ["domains"] ()

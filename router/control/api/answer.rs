@@ -75,12 +75,17 @@ pub async fn active(fleet: &Fleet, patience: Duration, revision: u64) -> Result<
 /// 504: not every edge has it yet. The change stands.
 pub fn not_active(fleet: &Fleet, patience: Duration, revision: u64) -> Problem {
     let connected = fleet.edges().len();
+    let missing: Vec<String> = fleet.missing().iter().map(u32::to_string).collect();
+    let missing = match missing.as_slice() {
+        [] => String::new(),
+        pids => format!("; not connected: edge {}", pids.join(", ")),
+    };
     Problem::new(
         StatusCode::GATEWAY_TIMEOUT,
         "not_active_in_time",
         format!(
             "revision {revision} is durable and stands, but not every edge routed by it within {} ms \
-             ({connected} connected)",
+             ({connected} connected{missing})",
             patience.as_millis()
         ),
     )

@@ -10,7 +10,7 @@ mod gate;
 mod ledger;
 pub mod link;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,11 @@ use self::ledger::Ledger;
 use super::events::{Events, now_ms};
 use super::propagation::Propagation;
 use crate::feed::messages::{Ack, Doubt, EdgeHello, Report};
+use crate::heritage::{ProcessState, ProcessStatus, Role};
 
+/// How long the supervisor's first process table is waited for, which it sends
+/// as soon as it has started control.
+const FIRST_TABLE: Duration = Duration::from_secs(2);
 /// Questions and orders waiting for one edge.
 const ASKS: usize = 16;
 
@@ -112,6 +116,21 @@ pub struct Fleet {
 struct Roster {
     edges: BTreeMap<u64, Member>,
     admitted: u64,
+    /// Edges that the supervisor runs and that carry traffic, by process: those
+    /// that are replaced too. One of them that is not connected may route by
+    /// anything.
+    carrying: BTreeSet<u32>,
+    /// Of these, those that said their last word: they carry nothing more.
+    finished: BTreeSet<u32>,
+}
+
+impl Roster {
+    /// Edges that carry traffic and are not connected, by process.
+    fn missing(&self) -> impl Iterator<Item = u32> {
+        let is_connected = |pid: &u32| self.edges.values().any(|member| member.status.pid == *pid);
+        let carrying = self.carrying.difference(&self.finished).copied();
+        carrying.filter(move |pid| !is_connected(pid))
+    }
 }
 
 impl Fleet {
@@ -151,8 +170,39 @@ impl Fleet {
         statuses.filter_map(|status| status.doubt).collect()
     }
 
-    /// The revision that every edge routes by; `None`: no edge is connected, or
-    /// one holds no table yet. Those that stand by or are pinned do not count.
+    /// Takes the supervisor's word for which edges there are: control may have
+    /// been started a moment ago, and they are yet to connect.
+    pub fn told_of(&self, processes: &[ProcessStatus]) {
+        let carries = |row: &&ProcessStatus| {
+            let is_edge = row.role == Role::Edge && row.pid != 0;
+            is_edge && matches!(row.state, ProcessState::Ready | ProcessState::Draining)
+        };
+        let mut roster = self.roster();
+        let carrying = processes.iter().filter(carries).map(|row| row.pid);
+        roster.carrying = carrying.collect();
+        let Roster {
+            carrying, finished, ..
+        } = &mut *roster;
+        finished.retain(|pid| carrying.contains(pid));
+        self.advance(roster);
+    }
+
+    /// Waits for the supervisor's first word.
+    pub async fn meet(&self, processes: &mut watch::Receiver<Vec<ProcessStatus>>) {
+        let first = processes.wait_for(|table| !table.is_empty());
+        // None: whoever connects is all there is, until the word comes.
+        let _ = tokio::time::timeout(FIRST_TABLE, first).await;
+        self.told_of(&processes.borrow_and_update());
+    }
+
+    /// The processes of edges that carry traffic and are not connected.
+    pub fn missing(&self) -> Vec<u32> {
+        self.roster().missing().collect()
+    }
+
+    /// The revision that every edge routes by; `None`: no edge is connected, one
+    /// that carries traffic is not, or one holds no table yet. Those that stand by
+    /// or are pinned do not count.
     pub fn active_revision(&self) -> Option<u64> {
         active_revision(&self.roster())
     }
@@ -229,7 +279,17 @@ impl Fleet {
     }
 }
 
+/// Keeps the fleet told of the edges that there are. Runs until it is dropped.
+pub async fn follow(fleet: Arc<Fleet>, mut processes: watch::Receiver<Vec<ProcessStatus>>) {
+    while processes.changed().await.is_ok() {
+        fleet.told_of(&processes.borrow_and_update());
+    }
+}
+
 fn active_revision(roster: &Roster) -> Option<u64> {
+    if roster.missing().next().is_some() {
+        return None;
+    }
     let statuses = roster.edges.values().map(|member| &member.status);
     // `None` sorts before every revision, so one edge without a table decides.
     statuses
@@ -263,12 +323,18 @@ impl Membership {
         }
     }
 
-    /// The edge reports without having been asked: before it ends, mostly.
+    /// The edge reports without having been asked: its last word, once nothing
+    /// is open on it any more.
     pub fn reported(&self, report: &Report) {
-        let pid = match self.fleet.roster().edges.get(&self.id) {
-            Some(member) => member.status.pid,
-            None => return,
+        let mut roster = self.fleet.roster();
+        let Some(member) = roster.edges.get(&self.id) else {
+            return;
         };
+        let pid = member.status.pid;
+        if roster.carrying.contains(&pid) {
+            roster.finished.insert(pid);
+        }
+        drop(roster);
         self.fleet.ledger().hear(pid, report);
     }
 
@@ -340,6 +406,49 @@ mod tests {
         standby.acked(2, &ack(false));
         assert_eq!(fleet.active_revision(), Some(2));
         assert_eq!(fleet.events.latest(1)[0].kind, "edge_serves");
+    }
+
+    fn edge_row(pid: u32, state: ProcessState) -> ProcessStatus {
+        ProcessStatus {
+            role: Role::Edge,
+            pid,
+            state,
+            started_at_ms: 0,
+            restarts: 0,
+            last_exit: None,
+            open_descriptors: None,
+            upgrade: None,
+            obituaries: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_edge_that_carries_traffic_and_is_not_connected_is_waited_for() {
+        let fleet = fleet();
+        let hello = |pid| EdgeHello {
+            pid,
+            ..EdgeHello::default()
+        };
+        let serving = edge_row(7, ProcessState::Ready);
+        let leaving = edge_row(6, ProcessState::Draining);
+        let loading = edge_row(8, ProcessState::Starting);
+        let waiting = edge_row(0, ProcessState::Waiting);
+        let table = [serving.clone(), leaving, loading, waiting];
+        fleet.told_of(&table);
+        let (_serving, _asks) = fleet.admit(&hello(7), Some(5));
+        assert_eq!((fleet.active_revision(), fleet.missing()), (None, vec![6]));
+        let (left, _asks) = fleet.admit(&hello(6), Some(4));
+        assert_eq!(fleet.active_revision(), Some(4));
+        // Cut off, it may route by anything; with its last word said, by nothing.
+        drop(left);
+        assert_eq!(fleet.active_revision(), None);
+        let (left, _asks) = fleet.admit(&hello(6), Some(4));
+        left.reported(&Report::default());
+        drop(left);
+        fleet.told_of(&table);
+        assert_eq!(fleet.active_revision(), Some(5));
+        fleet.told_of(&[serving]);
+        assert!(fleet.roster().finished.is_empty());
     }
 
     #[test]
