@@ -1,8 +1,9 @@
 //! Read buffers: initialised once, recycled within the thread.
 //!
 //! Owns [`Buffer`], bytes between two cursors, and the thread's [`Buffers`],
-//! a bounded stack of idle ones. A connection that waits for its client holds
-//! none.
+//! bounded stacks of idle ones. Who waits for somebody else's bytes holds none,
+//! or, of what has come so far, one that is not much larger than that
+//! ([`Buffers::park`]): thousands may wait at once.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,10 +16,18 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// small answer whole.
 pub const SMALL_BYTES: usize = 16 * 1024;
 
+/// What bytes that wait for others are kept in, if there are few: nearly every
+/// request's head.
+pub const PARKED_BYTES: usize = 2 * 1024;
+
+/// Room that parking leaves, for what comes meanwhile.
+const PARKED_ROOM: usize = 256;
+
 /// What a body in full flow is relayed with.
 pub const LARGE_BYTES: usize = 128 * 1024;
 
 /// Idle buffers kept by a thread, of each size.
+const KEPT_PARKED: usize = 1024;
 const KEPT_SMALL: usize = 512;
 const KEPT_LARGE: usize = 32;
 
@@ -156,6 +165,7 @@ impl Buffer {
 /// A thread's idle buffers.
 #[derive(Default)]
 pub struct Buffers {
+    parked: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
 }
@@ -177,15 +187,45 @@ impl Buffers {
             .unwrap_or_else(|| Buffer::with_room(LARGE_BYTES))
     }
 
+    /// Lets go of what a wait does not need: an empty buffer whole, of one with
+    /// few bytes all but room for these.
+    #[inline]
+    pub fn park(&self, buffer: &mut Buffer) {
+        if buffer.capacity() <= PARKED_BYTES {
+            return;
+        }
+        if buffer.is_empty() {
+            self.put(std::mem::take(buffer));
+        } else if buffer.len() <= PARKED_BYTES - PARKED_ROOM {
+            let parked = self.parked.borrow_mut().pop();
+            let mut parked = parked.unwrap_or_else(|| Buffer::with_room(PARKED_BYTES));
+            parked.extend(buffer.data());
+            self.put(std::mem::replace(buffer, parked));
+        }
+    }
+
+    /// At least [`SMALL_BYTES`] again.
+    #[inline]
+    pub fn unpark(&self, buffer: &mut Buffer) {
+        if buffer.capacity() < SMALL_BYTES {
+            let mut small = self.small();
+            small.extend(buffer.data());
+            self.put(std::mem::replace(buffer, small));
+        }
+    }
+
     /// Bytes of those that wait for their next taker.
     pub fn idle_bytes(&self) -> usize {
-        self.small.borrow().len() * SMALL_BYTES + self.large.borrow().len() * LARGE_BYTES
+        self.parked.borrow().len() * PARKED_BYTES
+            + self.small.borrow().len() * SMALL_BYTES
+            + self.large.borrow().len() * LARGE_BYTES
     }
 
     /// Back for the next taker; one of an odd size is freed.
     pub fn put(&self, mut buffer: Buffer) {
         buffer.clear();
         let (stack, kept) = match buffer.capacity() {
+            PARKED_BYTES => (&self.parked, KEPT_PARKED),
             SMALL_BYTES => (&self.small, KEPT_SMALL),
             LARGE_BYTES => (&self.large, KEPT_LARGE),
             _ => return,
@@ -216,6 +256,33 @@ mod tests {
         );
         buffer.consume(11);
         assert_eq!((buffer.is_empty(), buffer.room()), (true, 64));
+    }
+
+    #[test]
+    fn who_waits_keeps_little_and_loses_nothing() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.small();
+        buffer.extend(b"xxGET /");
+        buffer.consume(2);
+        buffers.park(&mut buffer);
+        assert_eq!(
+            (buffer.data(), buffer.capacity()),
+            (&b"GET /"[..], PARKED_BYTES)
+        );
+        assert_eq!(buffers.small.borrow().len(), 1);
+        buffers.unpark(&mut buffer);
+        assert_eq!(
+            (buffer.data(), buffer.capacity()),
+            (&b"GET /"[..], SMALL_BYTES)
+        );
+        buffer.consume(5);
+        buffers.park(&mut buffer);
+        assert_eq!(buffer.capacity(), 0);
+        assert_eq!(buffers.parked.borrow().len(), 1);
+        let mut full = buffers.small();
+        full.extend(&[7; PARKED_BYTES]);
+        buffers.park(&mut full);
+        assert_eq!(full.capacity(), SMALL_BYTES);
     }
 
     #[test]

@@ -240,6 +240,11 @@ impl Deadline {
         self.set(now.saturating_add(u64::try_from(after.as_micros()).unwrap_or(NEVER)));
     }
 
+    /// When it is due.
+    pub fn due(&self) -> Micros {
+        self.clock.0.slots.borrow().all[self.slot as usize].due
+    }
+
     /// Not due any more.
     pub fn clear(&self) {
         let mut slots = self.clock.0.slots.borrow_mut();

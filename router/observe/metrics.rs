@@ -113,9 +113,9 @@ metrics! {
     }
 
     CLOSED "portico_client_connections_closed_total" ["connections" Sum] ("reason")
-    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; idle when its edge had handed over to a successor (handed_over), or the router shut down (draining); still busy at the end of the time that such an edge has (forced, H24); a socket error." {
+    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a body sent, or an answer taken, below the minimum rate (too_slow); a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; idle when its edge had handed over to a successor (handed_over), or the router shut down (draining); still busy at the end of the time that such an edge has (forced, H24); a socket error." {
         ClosedByClient ("client") ClosedAsAsked ("asked") ClosedIdle ("idle")
-        ClosedHeadTimeout ("head_timeout") ClosedMalformed ("malformed")
+        ClosedHeadTimeout ("head_timeout") ClosedTooSlow ("too_slow") ClosedMalformed ("malformed")
         ClosedClientAborted ("client_aborted") ClosedAnswerCut ("answer_cut")
         ClosedUpgraded ("upgraded") ClosedHandedOver ("handed_over")
         ClosedDraining ("draining") ClosedForced ("forced") ClosedError ("error")

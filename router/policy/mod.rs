@@ -2,7 +2,7 @@
 //! goes out.
 //!
 //! Owns the rules of balancing, health, latency, hedges, retries and admission,
-//! and of how much a table may shrink. Never opens a socket, reads a clock or
+//! of how slow a client may be, and of how much a table may shrink. Never opens a socket, reads a clock or
 //! spawns a task, so that a simulation with a seed can run them.
 
 pub mod admission;
@@ -12,3 +12,4 @@ pub mod hedge;
 pub mod latency;
 pub mod retry;
 pub mod shrink;
+pub mod tempo;

@@ -7,11 +7,13 @@
 //! **Invariant**: a [`Settings`] in hand is valid; whoever holds one checks
 //! nothing again.
 
+mod clients;
 mod error;
 mod rows;
 mod source;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clients::Clients;
 pub use error::{Place, SettingsError};
 pub use rows::{ROWS, Row};
 
@@ -68,6 +71,9 @@ pub struct Edge {
     /// Whom the edge runs as, if the router was started by root.
     #[serde(default)]
     pub user: User,
+    /// What clients are given, and held to.
+    #[serde(default)]
+    pub clients: Clients,
 }
 
 /// `edge.standby`
@@ -166,6 +172,7 @@ impl Default for Settings {
                 handover_timeout: handover_timeout(),
                 standby: Standby::Auto,
                 user: User::Auto,
+                clients: Clients::default(),
             },
             api: Listen {
                 listen: loopback(8081),

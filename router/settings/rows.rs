@@ -1,23 +1,20 @@
 //! One row per key: how it is checked, shown and explained. The only place
 //! that knows the names of keys. Never reads a file.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::Value;
 
 use super::error::{Place, SettingsError};
 use super::source::Entry;
-use super::{AccessLog, LogFormat, Settings, Standby, Tokens, User, cores};
+use super::values::{
+    address, amount, block, duration, list, path, shown, shown_duration, shown_user, string, user,
+};
+use super::{AccessLog, LogFormat, Settings, Standby, Tokens, cores};
 
-/// The longest list a key takes: listeners cost a socket per data thread,
-/// trusted proxies a comparison per request.
-const MAX_LIST: usize = 256;
 /// More data threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
-/// A drain longer than a day is a typing error.
-const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// One setting.
 pub struct Row {
@@ -33,8 +30,19 @@ pub struct Row {
     pub show: fn(&Settings) -> Value,
 }
 
+/// A head that may take less makes clients fail whose packets get lost.
+const LEAST_PATIENCE: Duration = Duration::from_millis(100);
+/// More than a client that anybody would call slow sends or takes.
+const MAX_RATE: u64 = 1 << 20;
+
 /// What `user` and `edge.user` take.
 const USER: &str = "\"auto\", \"root\", the name of a user, or a user id";
+
+/// What times that a client is given take.
+const PATIENCE: &str = "a duration from 100ms to 24h, such as \"10s\", or a number of seconds";
+
+/// What rates that a client must keep take.
+const RATE: &str = "bytes a second, a whole number up to 1048576 (0 = any rate will do)";
 
 /// Every key there is, in the order of `config/portico.toml`.
 pub static ROWS: &[Row] = &[
@@ -162,6 +170,46 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| shown_user(&settings.edge.user),
+    },
+    Row {
+        key: "edge.head_timeout",
+        expected: PATIENCE,
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.head_timeout = patience(value)?;
+            Ok(())
+        },
+        show: |settings| shown_duration(settings.edge.clients.head_timeout).into(),
+    },
+    Row {
+        key: "edge.keepalive_timeout",
+        expected: PATIENCE,
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.keepalive_timeout = patience(value)?;
+            Ok(())
+        },
+        show: |settings| shown_duration(settings.edge.clients.keepalive_timeout).into(),
+    },
+    Row {
+        key: "edge.min_body_rate",
+        expected: RATE,
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.min_body_rate = amount(value, MAX_RATE)?;
+            Ok(())
+        },
+        show: |settings| shown_amount(settings.edge.clients.min_body_rate),
+    },
+    Row {
+        key: "edge.min_drain_rate",
+        expected: RATE,
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.min_drain_rate = amount(value, MAX_RATE)?;
+            Ok(())
+        },
+        show: |settings| shown_amount(settings.edge.clients.min_drain_rate),
     },
     Row {
         key: "api.listen",
@@ -355,130 +403,14 @@ fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
         && (left.ip() == right.ip() || left.ip().is_unspecified() || right.ip().is_unspecified())
 }
 
-fn string(value: &Value) -> Result<&str, String> {
-    value
-        .as_str()
-        .ok_or_else(|| format!("this is {}", kind(value)))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(_) => "a string",
-        Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a number",
-        Value::Boolean(_) => "true or false",
-        Value::Datetime(_) => "a date",
-        Value::Array(_) => "a list",
-        Value::Table(_) => "a table",
+fn patience(value: &Value) -> Result<Duration, String> {
+    let time = duration(value)?;
+    match time >= LEAST_PATIENCE {
+        true => Ok(time),
+        false => Err(String::new()),
     }
 }
 
-fn list<T>(value: &Value, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-    let items = value
-        .as_array()
-        .ok_or_else(|| format!("this is {}", kind(value)))?;
-    if items.len() > MAX_LIST {
-        return Err(format!("{} items, at most {MAX_LIST}", items.len()));
-    }
-    items.iter().map(|value| item(string(value)?)).collect()
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() || text.contains('\0') {
-        return Err("the path is empty or holds a NUL".into());
-    }
-    Ok(PathBuf::from(text))
-}
-
-/// Whether the account exists is found out where it is needed.
-fn user(value: &Value) -> Result<User, String> {
-    if let Some(id) = value.as_integer() {
-        // The last id stands for "no change" in the system's calls.
-        let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
-        return match id.ok_or("this is no user id")? {
-            0 => Ok(User::Root),
-            id => Ok(User::Id(id)),
-        };
-    }
-    match string(value)? {
-        "auto" => Ok(User::Auto),
-        "root" => Ok(User::Root),
-        name => {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            let fits = (1..=32).contains(&name.len()) && name.chars().all(plain);
-            let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-            match fits && starts {
-                true => Ok(User::Name(name.to_owned())),
-                false => Err("this is no user's name".into()),
-            }
-        }
-    }
-}
-
-fn shown_user(user: &User) -> Value {
-    match user {
-        User::Auto => "auto".into(),
-        User::Root => "root".into(),
-        User::Name(name) => name.as_str().into(),
-        User::Id(id) => Value::Integer(i64::from(*id)),
-    }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not IP:PORT"))
-}
-
-/// A CIDR block; a plain address is a block of one.
-fn block(text: &str) -> Result<ipnet::IpNet, String> {
-    text.parse::<ipnet::IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
-        .map_err(|_| format!("{text:?} is not a CIDR block"))
-}
-
-/// `"30s"`, `"250ms"`, `"1m"`, `"1h"`, or a number of seconds.
-fn duration(value: &Value) -> Result<Duration, String> {
-    let seconds = match value {
-        Value::Integer(seconds) => *seconds as f64,
-        Value::Float(seconds) => *seconds,
-        Value::String(text) => {
-            let split = text
-                .find(|c: char| c.is_ascii_alphabetic())
-                .unwrap_or(text.len());
-            let (digits, unit) = text.split_at(split);
-            let plain = digits
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'.');
-            let count: f64 = digits
-                .parse()
-                .ok()
-                .filter(|_| plain)
-                .ok_or_else(String::new)?;
-            count
-                * match unit {
-                    "ms" => 0.001,
-                    "s" => 1.0,
-                    "m" => 60.0,
-                    "h" => 3600.0,
-                    "" => return Err("the unit is missing: ms, s, m or h".into()),
-                    _ => return Err(format!("{unit:?} is not one of ms, s, m, h")),
-                }
-        }
-        other => return Err(format!("this is {}", kind(other))),
-    };
-    Duration::try_from_secs_f64(seconds)
-        .ok()
-        .filter(|duration| *duration <= MAX_DRAIN)
-        .ok_or_else(String::new)
-}
-
-fn shown_duration(duration: Duration) -> String {
-    match (duration.subsec_nanos(), duration.as_secs()) {
-        (0, seconds @ 3600..) if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
-        (0, seconds) => format!("{seconds}s"),
-        _ => format!("{}ms", duration.as_millis()),
-    }
-}
-
-fn shown<T: ToString>(items: &[T]) -> Value {
-    Value::Array(items.iter().map(|item| item.to_string().into()).collect())
+fn shown_amount(amount: u64) -> Value {
+    Value::Integer(i64::try_from(amount).unwrap_or(i64::MAX))
 }

@@ -51,6 +51,7 @@ mod services;
 mod settings;
 mod shrink;
 mod shutdown;
+mod slow_clients;
 mod standby;
 mod state_folder;
 mod statuses;

@@ -17,9 +17,16 @@ use super::{Work, relay};
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
+use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::{self, Defect};
 use crate::edge::http1::scan::Scan;
 use crate::observe::Code;
+
+/// What a client is told whose request's body drips.
+const TOO_SLOW: Refusal = Refusal {
+    status: 408,
+    cause: "body too slow",
+};
 
 /// What the wait for an answer's head comes to.
 enum Turn {
@@ -35,9 +42,6 @@ pub(super) async fn await_head<S: Wire>(
     ex: &mut Exchange<'_, S>,
     current: &mut Try,
 ) -> Result<(), Halt> {
-    if ex.work.answer.capacity() == 0 {
-        ex.work.answer = ex.client.thread.buffers.small();
-    }
     ex.work.answer_scan = Scan::default();
     let mut wait = Wait { armed: false };
     loop {
@@ -96,6 +100,9 @@ impl Wait {
                 }
                 Poll::Ready(Err(Trouble::Malformed(refusal))) => {
                     return Poll::Ready(ended(Failed::Refused(refusal)));
+                }
+                Poll::Ready(Err(Trouble::TooSlow)) => {
+                    return Poll::Ready(ended(Failed::Refused(TOO_SLOW)));
                 }
             }
         }
@@ -253,6 +260,9 @@ fn poll_answer<S: Wire>(
             }
         }
         if work.answer.room() == 0 {
+            if work.answer.capacity() == 0 {
+                work.answer = client.thread.buffers.small();
+            }
             work.answer.compact();
             if work.answer.room() == 0 {
                 let larger =
@@ -269,7 +279,12 @@ fn poll_answer<S: Wire>(
                 debug_assert!(n <= room);
             }
             Poll::Ready(_) => return Poll::Ready(Err(Fault::Closed)),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                if work.answer.is_empty() {
+                    client.thread.buffers.put(std::mem::take(&mut work.answer));
+                }
+                return Poll::Pending;
+            }
         }
     }
 }

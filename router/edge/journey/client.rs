@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::Work;
-use crate::edge::buffer::{Buffer, SMALL_BYTES};
-use crate::edge::clock::Deadline;
+use crate::edge::buffer::Buffer;
+use crate::edge::clock::{Deadline, Micros};
 use crate::edge::http1::head::Limits;
 use crate::edge::http1::request::{self, Refusal};
 use crate::edge::http1::request_writer::Peer;
@@ -28,12 +28,10 @@ use crate::edge::leaving::{Departure, Occasion};
 use crate::edge::proxy_protocol::{self, Preface};
 use crate::edge::thread::Thread;
 use crate::observe::Counter;
+use crate::settings::Clients;
 
-/// A kept connection without a request is closed after this.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// A head must be whole this long after its first byte, or after accepting.
-const HEAD: Duration = Duration::from_secs(10);
+/// A small answer of the router's own must be taken within this.
+const TAKEN: Duration = Duration::from_secs(10);
 
 /// Bytes that the kernel has and the event loop was not told of are told of
 /// within this.
@@ -91,6 +89,9 @@ pub struct Client<S> {
     pub deadline: Deadline,
     /// Requests answered on it.
     pub served: u64,
+    /// When the head that has begun must be whole; 0: none has that is awaited.
+    /// One moment for all that comes before a request, however it is dripped.
+    head_due: Micros,
     departure: Departure,
 }
 
@@ -141,6 +142,7 @@ impl<S: Wire> Client<S> {
             forwarded,
             deadline,
             served: 0,
+            head_due: 0,
             departure: Departure::default(),
         }
     }
@@ -194,7 +196,7 @@ impl<S: Wire> Client<S> {
         if self.served > 0 || !self.forwarded.trusted() {
             return Ok(());
         }
-        self.deadline.set_after(self.thread.clock.now(), HEAD);
+        self.begin_head();
         loop {
             match proxy_protocol::read(carried.data()) {
                 Preface::Absent => return Ok(()),
@@ -208,20 +210,44 @@ impl<S: Wire> Client<S> {
                 }
                 Preface::Partial => {}
             }
-            let room = carried.room();
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(read) = carried.poll_read(cx, &mut self.stream, room) {
-                    return Poll::Ready(Ok(read));
-                }
-                self.poll_lapsed(cx).map(Err)
-            });
-            match read.await {
+            match self.read_more(carried).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Counter::ClosedByClient),
                 Err(Lapsed::Late) => return Err(Counter::ClosedHeadTimeout),
                 Err(Lapsed::Forced) => return Err(Counter::ClosedForced),
             }
         }
+    }
+
+    /// A head, or what comes before the first, has begun: from here its time
+    /// runs, once.
+    fn begin_head(&mut self) {
+        if self.head_due == 0 {
+            let timeout = self.settings().head_timeout;
+            self.deadline.set_after(self.thread.clock.now(), timeout);
+            self.head_due = self.deadline.due();
+        } else {
+            self.deadline.set(self.head_due);
+        }
+    }
+
+    /// Reads once, behind what `input` has of a head. While nothing comes it
+    /// keeps little more than that.
+    async fn read_more(&mut self, input: &mut Buffer) -> Result<io::Result<usize>, Lapsed> {
+        poll_fn(|cx| {
+            self.thread.buffers.unpark(input);
+            let room = input.room();
+            if let Poll::Ready(read) = input.poll_read(cx, &mut self.stream, room) {
+                return Poll::Ready(Ok(read));
+            }
+            self.thread.buffers.park(input);
+            self.poll_lapsed(cx).map(Err)
+        })
+        .await
+    }
+
+    fn settings(&self) -> &Clients {
+        &self.thread.shared.settings.edge.clients
     }
 
     /// Ready once the deadline is over, or the edge's time.
@@ -239,12 +265,16 @@ impl<S: Wire> Client<S> {
             return Ready::Request;
         }
         let clock = &self.thread.clock;
-        let (now, patience) = if self.served == 0 {
-            (clock.now(), HEAD)
+        if self.head_due > 0 {
+            // A balancer's header came, and its time is the request's too.
+            self.deadline.set(self.head_due);
+        } else if self.served == 0 {
+            let patience = self.settings().head_timeout;
+            self.deadline.set_after(clock.now(), patience);
         } else {
-            (clock.recent(), KEEPALIVE)
-        };
-        self.deadline.set_after(now, patience);
+            let patience = self.settings().keepalive_timeout;
+            self.deadline.set_after(clock.recent(), patience);
+        }
         poll_fn(|cx| {
             let buffer = if carried.capacity() > 0 {
                 std::mem::take(carried)
@@ -283,7 +313,6 @@ impl<S: Wire> Client<S> {
     /// Reads and parses a head into `work`; its first bytes are there.
     pub async fn read_head(&mut self, work: &mut Work) -> Result<(), Unread> {
         work.scan = Scan::default();
-        let mut waited = false;
         loop {
             match request::parse_request(
                 work.input.data(),
@@ -293,29 +322,21 @@ impl<S: Wire> Client<S> {
             ) {
                 Ok(Some(bytes)) => {
                     work.head_bytes = bytes;
+                    self.head_due = 0;
                     return Ok(());
                 }
                 Ok(None) => {}
                 Err(refusal) => return Err(Unread::Refused(refusal)),
             }
-            if !waited {
-                waited = true;
-                self.deadline.set_after(self.thread.clock.now(), HEAD);
-            }
+            self.begin_head();
+            self.thread.buffers.unpark(&mut work.input);
             if work.input.room() == 0 {
                 work.input.compact();
                 if work.input.room() == 0 {
-                    work.input.grow(Limits::REQUEST.head_bytes + SMALL_BYTES);
+                    work.input.grow(work.input.capacity() * 2);
                 }
             }
-            let room = work.input.room();
-            let read = poll_fn(|cx| {
-                if let Poll::Ready(read) = work.input.poll_read(cx, &mut self.stream, room) {
-                    return Poll::Ready(Ok(read));
-                }
-                self.poll_lapsed(cx).map(Err)
-            });
-            match read.await {
+            match self.read_more(&mut work.input).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
                 Err(Lapsed::Forced) => return Err(Unread::Gone(Counter::ClosedForced)),
@@ -329,9 +350,9 @@ impl<S: Wire> Client<S> {
         }
     }
 
-    /// Writes a small answer whole, within the idle deadline.
+    /// Writes a small answer whole, within [`TAKEN`].
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.deadline.set_after(self.thread.clock.now(), HEAD);
+        self.deadline.set_after(self.thread.clock.now(), TAKEN);
         poll_fn(|cx| {
             while !bytes.is_empty() {
                 match Pin::new(&mut self.stream).poll_write(cx, bytes) {

@@ -21,6 +21,7 @@
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
 //! | [`judge`] | what a failed try means, for its backend and for the request |
 //! | [`relay`] | the answer on its way back, uploads going on meanwhile |
+//! | [`drain`] | how the client takes it |
 //! | [`splice`] | large bodies past our memory |
 //! | [`pipe`] | an upgraded connection: bytes both ways |
 //! | [`ledger`] | what is counted and logged of a request |
@@ -31,6 +32,7 @@
 mod attempt;
 mod await_head;
 mod client;
+mod drain;
 mod exchange;
 mod judge;
 mod ledger;
@@ -202,6 +204,8 @@ async fn route<S: Wire>(
         return answer(client, work, ledger, upload, Code::H14).await;
     }
     prepare(client, work, ledger, &app);
+    // From here on others are waited for.
+    client.thread.buffers.park(&mut work.input);
     let mut exchange = Exchange::new(client, work, ledger, upload, app);
     match attempt::converse(&mut exchange).await {
         Ok(answered) => relay::relay(client, work, ledger, upload, answered).await,
@@ -267,6 +271,7 @@ async fn refuse<S: Wire>(
     ledger.cause = Some(refusal.cause);
     say(client, work, ledger, false).await;
     End::Close(match refusal.status {
+        408 if work.head_bytes > 0 => Counter::ClosedTooSlow,
         408 => Counter::ClosedHeadTimeout,
         _ => Counter::ClosedMalformed,
     })

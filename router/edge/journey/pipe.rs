@@ -122,6 +122,8 @@ pub async fn upgrade<S: Wire>(
         up.buffer.extend(&work.input.data()[work.head_bytes..]);
         work.input.truncate(work.head_bytes);
     }
+    // Hours may pass: what is kept of the head is what the log will tell.
+    thread.buffers.park(&mut work.input);
     let ended = flow(client, &mut backend, &mut down, &mut up, checkout.app()).await;
     thread.cells.down(Gauge::UpgradesOpen);
     thread.cells.add(Counter::ClientReceivedBytes, up.bytes);

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::attempt::{Answered, Failed};
 use super::client::{Client, Wire};
+use super::drain::Drain;
 use super::judge::tell;
 use super::ledger::Ledger;
 use super::splice::{Spliced, WORTH_BYTES};
@@ -66,6 +67,8 @@ pub(super) enum Broke {
     Backend(Code, Option<&'static str>),
     /// The client closed, or took or sent nothing for too long.
     Client(Code),
+    /// It takes its answer, or sends its request, slower than it may; why.
+    TooSlow(&'static str),
     /// The rest of the client's request breaks its framing.
     Malformed(&'static str),
     /// The edge leaves, and its time is over.
@@ -102,6 +105,7 @@ pub async fn relay<S: Wire>(
         tail: b"",
         progress: true,
         spliced: None,
+        drain: Drain::default(),
     };
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
@@ -139,7 +143,9 @@ pub async fn relay<S: Wire>(
         Err(broke) => {
             let delimited = flow.chunk || shows_its_end(framing, work.head.version);
             match cut(client, ledger, &checkout, broke) {
-                End::Cut(reason) if delimited && !matches!(broke, Broke::Client(_)) => {
+                End::Cut(reason)
+                    if delimited && !matches!(broke, Broke::Client(_) | Broke::TooSlow(_)) =>
+                {
                     End::Close(reason)
                 }
                 end => end,
@@ -179,6 +185,11 @@ fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, br
         Broke::Client(code) => {
             ledger.ended(499, code);
             End::Cut(Counter::ClosedClientAborted)
+        }
+        Broke::TooSlow(cause) => {
+            ledger.ended(499, Code::H28);
+            ledger.cause = Some(cause);
+            End::Cut(Counter::ClosedTooSlow)
         }
         Broke::Malformed(cause) => {
             ledger.code = Some(Code::H26);
@@ -228,6 +239,7 @@ struct Flow {
     progress: bool,
     /// What is left of a large body goes through this.
     spliced: Option<Spliced>,
+    drain: Drain,
 }
 
 impl Flow {
@@ -294,6 +306,9 @@ impl Flow {
                 Poll::Ready(Err(Trouble::Malformed(bad))) => {
                     return Poll::Ready(Err(Broke::Malformed(bad.cause)));
                 }
+                Poll::Ready(Err(Trouble::TooSlow)) => {
+                    return Poll::Ready(Err(Broke::TooSlow("body too slow")));
+                }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }
         }
@@ -304,6 +319,12 @@ impl Flow {
         }
         if client.poll_forced(cx).is_ready() {
             return Poll::Ready(Err(Broke::Forced));
+        }
+        if writing || self.drain.is_waiting() {
+            let spliced = self.spliced.as_ref().map_or(0, Spliced::sent);
+            if let Some(broke) = self.drain.judge(&client.thread, writing, spliced, app) {
+                return Poll::Ready(Err(broke));
+            }
         }
         if std::mem::take(&mut self.progress) {
             client
@@ -345,6 +366,7 @@ impl Flow {
                 match self.poll_write(cx, client, work) {
                     Poll::Ready(Ok(n @ 1..)) => {
                         self.at += n;
+                        self.drain.sent += n as u64;
                         self.progress = true;
                     }
                     Poll::Ready(_) => return Poll::Ready(Err(Broke::Client(Code::H27))),
@@ -411,13 +433,14 @@ impl Flow {
         work: &mut Work,
         backend: &mut TcpStream,
     ) -> Poll<Result<(), Broke>> {
-        if work.answer.is_empty()
-            && work.answer.capacity() < LARGE_BYTES
-            && self.body.payload() >= SMALL_BYTES as u64 / 2
-        {
-            // A body in full flow: fewer, larger reads.
+        if work.answer.is_empty() && work.answer.capacity() < LARGE_BYTES {
             let buffers = &client.thread.buffers;
-            buffers.put(std::mem::replace(&mut work.answer, buffers.large()));
+            // A body in full flow: fewer, larger reads.
+            if self.body.payload() >= SMALL_BYTES as u64 / 2 {
+                buffers.put(std::mem::replace(&mut work.answer, buffers.large()));
+            } else if work.answer.capacity() == 0 {
+                work.answer = buffers.small();
+            }
         }
         if work.answer.room() == 0 {
             work.answer.compact();
@@ -439,7 +462,12 @@ impl Flow {
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(_) => Poll::Ready(Err(Broke::Backend(Code::H18, None))),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if work.answer.is_empty() {
+                    client.thread.buffers.put(std::mem::take(&mut work.answer));
+                }
+                Poll::Pending
+            }
         }
     }
 }

@@ -50,7 +50,11 @@ impl Pipes {
         }
         let pipe = self.idle.borrow_mut().pop().or_else(Pipe::open)?;
         self.lent.set(self.lent.get() + 1);
-        Some(Spliced { pipe, held: 0 })
+        Some(Spliced {
+            pipe,
+            held: 0,
+            sent: 0,
+        })
     }
 
     /// Back from a body's way; closed if bytes are left in it.
@@ -76,9 +80,15 @@ pub struct Spliced {
     pipe: Pipe,
     /// Bytes in the pipe.
     held: usize,
+    sent: u64,
 }
 
 impl Spliced {
+    /// Bytes that the client has taken.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Bytes read from the backend that the client has not taken.
     pub fn held(&self) -> usize {
         self.held
@@ -103,6 +113,7 @@ impl Spliced {
                 }) {
                     Ok(moved @ 1..) => {
                         self.held -= moved;
+                        self.sent += moved as u64;
                         *progress = true;
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

@@ -21,6 +21,7 @@ use crate::edge::http1::CONTINUE;
 use crate::edge::http1::body::{Body, Broken, Mode};
 use crate::edge::http1::request::Refusal;
 use crate::observe::Counter;
+use crate::policy::tempo::Tempo;
 
 /// A body left unread by the router's own answer is read and dropped up to
 /// this size to keep the connection.
@@ -44,6 +45,8 @@ pub struct Upload {
     stage: Stage,
     /// Whether `100 Continue` is owed, and how much of it is written.
     owed: Option<usize>,
+    /// How fast the client sends while it is waited for.
+    tempo: Tempo,
     /// Bytes went to the backend in this attempt.
     pub touched: bool,
 }
@@ -67,6 +70,8 @@ enum Stage {
 pub enum Trouble {
     /// The client went away or broke off.
     ClientGone,
+    /// It sends, but slower than anybody has to wait for.
+    TooSlow,
     /// The body breaks its framing.
     Malformed(Refusal),
 }
@@ -85,6 +90,7 @@ impl Upload {
             whole: true,
             stage: Stage::Lead(0),
             owed: work.head.expect_continue.then_some(0),
+            tempo: Tempo::default(),
             touched: false,
         };
         if has_body(work.head.framing) && work.input.len() > work.head_bytes {
@@ -135,6 +141,7 @@ impl Upload {
         self.chunk.consume(self.pending);
         self.pending = 0;
         self.stage = Stage::Lead(0);
+        self.tempo = Tempo::default();
         self.touched = false;
     }
 
@@ -167,6 +174,7 @@ impl Upload {
             self.unseen = true;
             self.owed = self.owed.filter(|written| *written > 0);
         }
+        client.thread.buffers.park(&mut self.chunk);
         gone
     }
 
@@ -303,10 +311,25 @@ impl Upload {
             self.chunk.compact();
         }
         let room = self.chunk.room();
+        let thread = &client.thread;
         match self.chunk.poll_read(cx, &mut client.stream, room) {
-            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(n @ 1..)) => {
+                if self.tempo.is_waiting() {
+                    let rate = thread.shared.settings.edge.clients.min_body_rate;
+                    if self.tempo.moved(thread.clock.now(), n as u64, rate) {
+                        return Poll::Ready(Err(Trouble::TooSlow));
+                    }
+                }
+            }
             Poll::Ready(_) => return Poll::Ready(Err(Trouble::ClientGone)),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                if !self.tempo.is_waiting() {
+                    self.tempo.wait(thread.clock.now());
+                }
+                // Many may send slowly: what waits for them is little.
+                thread.buffers.park(&mut self.chunk);
+                return Poll::Pending;
+            }
         }
         Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed))
     }

@@ -1,0 +1,231 @@
+//! Clients that drip, stall and keep: what they are given, and what they cost.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Backend, Client, Router, answer_ok, patterned, pause, processes, within};
+
+/// A head's time in these tests.
+const HEAD: Duration = Duration::from_millis(600);
+
+/// Settings under which a head has [`HEAD`].
+const IMPATIENT: &str = "edge.head_timeout=\"600ms\"";
+
+/// Sends a byte at a time until the router has had enough; how long that took.
+fn drip(client: &mut Client, bytes: &[u8], pace: Duration) -> Duration {
+    let begun = Instant::now();
+    for byte in bytes.iter().cycle() {
+        if !client.try_send([*byte]) || begun.elapsed() > 10 * HEAD || answered(client) {
+            break;
+        }
+        pause(pace);
+    }
+    begun.elapsed()
+}
+
+/// Whether something, if only the end, can be read.
+fn answered(client: &Client) -> bool {
+    let stream = client.stream();
+    stream.set_nonblocking(true).expect("must be settable");
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).expect("must be settable");
+    !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+#[track_caller]
+fn assert_about(took: Duration, time: Duration) {
+    assert!(took >= time * 9 / 10 && took < time * 3, "{took:?}");
+}
+
+#[test]
+fn a_dripped_head_ends_at_its_time_on_a_fresh_and_on_a_kept_connection() {
+    let router = Router::with(&[IMPATIENT]);
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    for served in 0..3 {
+        let mut client = router.client();
+        for _ in 0..served {
+            client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+            client.answer().expect(200);
+        }
+        let took = drip(
+            &mut client,
+            b"GET / HTTP/1.1\r\nX: ",
+            Duration::from_millis(50),
+        );
+        assert_about(took, HEAD);
+        client.answer().refused(408, "H26");
+    }
+    assert!(router.counted("portico_client_connections_closed_total", "head_timeout") >= 3.0);
+}
+
+#[test]
+fn a_head_behind_pipelined_requests_has_no_more_time() {
+    let router = Router::with(&[IMPATIENT]);
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    let mut client = router.client();
+    client.send(
+        "GET /1 HTTP/1.1\r\nHost: shop.example\r\n\r\n\
+         GET /2 HTTP/1.1\r\nHost: shop.example\r\n\r\nGET /3",
+    );
+    client.answer().expect(200);
+    client.answer().expect(200);
+    assert_about(drip(&mut client, b"/3", Duration::from_millis(50)), HEAD);
+    client.answer().refused(408, "H26");
+}
+
+#[test]
+fn a_balancers_header_and_the_head_behind_it_have_one_time_together() {
+    let router = Router::with(&[IMPATIENT, "edge.trusted_proxies=[\"127.0.0.0/8\"]"]);
+    let preface = b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\nGET / HTTP/1.1\r\n";
+    let mut client = router.client();
+    let pace = HEAD * 3 / 4 / 42;
+    assert_about(drip(&mut client, preface, pace), HEAD);
+}
+
+#[test]
+fn clients_that_never_speak_or_never_speak_again_are_closed() {
+    let router = Router::with(&[IMPATIENT, "edge.keepalive_timeout=\"300ms\""]);
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    let (mut mute, mut kept) = (router.client(), router.client());
+    kept.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    kept.answer().expect(200);
+    let begun = Instant::now();
+    kept.closed();
+    assert_about(begun.elapsed(), HEAD / 2);
+    mute.closed();
+}
+
+/// Takes little at a time off a connection, for this long; whether it broke.
+fn sip(mut stream: &TcpStream, bytes: usize, pace: Duration, time: Duration) -> bool {
+    let mut piece = vec![0; bytes];
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        if !matches!(stream.read(&mut piece), Ok(1..)) {
+            return true;
+        }
+        pause(pace);
+    }
+    false
+}
+
+/// Ten seconds and some: the measure is five, twice.
+#[test]
+fn dripped_bodies_and_sipped_answers_end_and_slow_ones_live() {
+    let router = Router::with(&["edge.min_drain_rate=1048576"]);
+    let upload = Backend::app(|request| answer_ok(&request.body.len().to_string()));
+    let flood = Backend::script(|mut conn| {
+        if conn.request().is_some() {
+            conn.write("HTTP/1.1 200 OK\r\n\r\n");
+            let piece = patterned(1024 * 1024);
+            while conn.write(&piece) {}
+        }
+    });
+    let events = Backend::script(|mut conn| {
+        if conn.request().is_some() {
+            conn.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+            while conn.write("data: 1\n\n") {
+                pause(Duration::from_secs(1));
+            }
+        }
+    });
+    router.serve("upload", &[&upload]);
+    router.serve("flood", &[&flood]);
+    router.serve("events", &[&events]);
+    let head = |path: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: upload.example\r\nContent-Length: 13000\r\n\r\n")
+    };
+    std::thread::scope(|tests| {
+        tests.spawn(|| {
+            let mut client = router.client();
+            client.send(head("/dripped"));
+            let begun = Instant::now();
+            while !answered(&client) && client.try_send("x") {
+                pause(Duration::from_millis(500));
+                assert!(begun.elapsed() < Duration::from_secs(18));
+            }
+            assert!(begun.elapsed() > Duration::from_secs(9));
+            client.answer().refused(408, "H26");
+            assert_eq!(router.logged("/dripped")["cause"], "body too slow");
+        });
+        tests.spawn(|| {
+            let mut client = router.client();
+            client.send(head("/phone"));
+            for _ in 0..130 {
+                client.send([b'x'; 100]);
+                pause(Duration::from_millis(100));
+            }
+            assert_eq!(client.answer().expect(200).text(), "13000");
+        });
+        tests.spawn(|| {
+            let mut client = router.client();
+            client.send("GET /sipped HTTP/1.1\r\nHost: flood.example\r\n\r\n");
+            let time = Duration::from_secs(40);
+            assert!(sip(
+                client.stream(),
+                16_384,
+                Duration::from_millis(25),
+                time
+            ));
+            let line = router.logged_code("/sipped", "H28");
+            assert_eq!(line["cause"], "answer taken too slowly");
+            assert_eq!(line["status"], "499");
+        });
+        tests.spawn(|| {
+            let mut client = router.client();
+            client.send("GET /events HTTP/1.1\r\nHost: events.example\r\n\r\n");
+            let time = Duration::from_secs(13);
+            assert!(!sip(client.stream(), 8192, Duration::ZERO, time));
+        });
+    });
+    let closed = router.counted("portico_client_connections_closed_total", "too_slow");
+    assert_eq!(closed, 2.0);
+}
+
+/// Resident memory of a process, KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let line = processes::status(pid, "VmRSS");
+    let number = line.split_whitespace().next();
+    let number = number.and_then(|number| number.parse().ok());
+    number.expect("the process must have resident memory")
+}
+
+#[test]
+fn waiting_for_slow_clients_costs_little_memory() {
+    let router = Router::with(&["edge.threads=1"]);
+    let backend = Backend::script(|mut conn| {
+        if let Some(head) = conn.head() {
+            conn.note(head);
+            conn.until_closed();
+        }
+    });
+    let policy = serde_json::json!({ "max_concurrency": 1000 });
+    router.serve_with("shop", &policy, &[&backend]);
+    let edge = router.process("edge");
+    let before = resident_kib(edge);
+    let mut clients: Vec<Client> = Vec::new();
+    for number in 0..600 {
+        let mut client = router.client();
+        client.send(if number % 6 > 0 {
+            "GET /slow HTTP/1.1\r\nHost: shop.exam"
+        } else {
+            "POST /slow HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 1000\r\n\r\nx"
+        });
+        clients.push(client);
+    }
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.send("x");
+        }
+    }
+    within(Duration::from_secs(20), "all are there", || {
+        let open = router.counted("portico_client_connections", "");
+        (open >= 600.0 && backend.open() >= 100).then_some(())
+    });
+    let grown = resident_kib(edge).saturating_sub(before);
+    // 64 MiB for ten times as many, and what a thread warms up with.
+    assert!(grown < 10_000, "{grown} KiB for 600 slow clients");
+}
