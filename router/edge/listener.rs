@@ -1,21 +1,25 @@
 //! Accepting client connections.
 //!
-//! Owns the accept loop of one listener on one thread. At the descriptor limit
+//! Owns when a listener is opened, and its accept loop on one thread: one that
+//! listened before its edge serves would hold clients that nobody accepts. At the
+//! descriptor limit
 //! accepting pauses, it does not fail; an edge that leaves first takes what the
 //! kernel has already accepted on its behalf, since nobody may take it up: a
 //! successor may listen elsewhere, and at a shutdown there is none.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::journey;
 use super::thread::{Listening, Thread};
+use crate::heritage::BACKLOG;
 use crate::observe::Counter;
 
 /// How long accepting rests when the process has no descriptor left.
@@ -24,6 +28,35 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Connections that are taken from the backlog by an edge that leaves: clients
 /// that come faster than they are taken would otherwise keep it.
 const LAST_TAKEN: u32 = 4_096;
+
+/// Opens every listener; those that listen already, since clients were to wait
+/// for the first edge or another accepted from them, stay as they are.
+///
+/// # Errors
+/// One cannot be opened: then none of those that were closed is.
+pub fn open(listeners: &[Vec<TcpListener>]) -> io::Result<()> {
+    let mut opened = Vec::new();
+    for socket in listeners.iter().flatten().map(SockRef::from) {
+        let was_open = socket.is_listener()?;
+        if let Err(error) = socket.listen(BACKLOG) {
+            for socket in opened {
+                close(&socket);
+            }
+            return Err(error);
+        }
+        if !was_open {
+            opened.push(socket);
+        }
+    }
+    Ok(())
+}
+
+/// On Linux it stays bound, and the supervisor's.
+fn close(socket: &SockRef<'_>) {
+    if let Err(error) = socket.shutdown(Shutdown::Read) {
+        tracing::error!(%error, "a listening socket cannot be closed");
+    }
+}
 
 /// Accepts until the thread leaves.
 pub async fn accept(listening: Listening, listener: TcpListener) {

@@ -153,7 +153,8 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         is_awaited,
         ready: Box::new(move |is_current| herald.table_held(is_current)),
     });
-    if let Err(code) = stand_by(&shared.duty, &lifeline) {
+    let called = stand_by(&shared.duty, &lifeline);
+    if let Err(code) = called.and_then(|()| open(&listeners)) {
         feed.stop();
         return code;
     }
@@ -197,6 +198,17 @@ fn stand_by(duty: &Duty, lifeline: &Lifeline) -> Result<(), ExitCode> {
         Call::Leave => Err(ExitCode::SUCCESS),
         _ => Ok(()),
     }
+}
+
+/// Lets clients in: from here on somebody accepts them.
+///
+/// # Errors
+/// The exit code: whoever serves goes on.
+fn open(listeners: &[Vec<TcpListener>]) -> Result<(), ExitCode> {
+    listener::open(listeners).map_err(|error| {
+        tracing::error!(%error, setting = "edge.http", "a public listener cannot be opened");
+        ExitCode::FAILURE
+    })
 }
 
 /// Waits until the data threads have ended, which is after the edge was told to

@@ -60,7 +60,7 @@ impl Adopter {
         Ok(owned)
     }
 
-    /// Owns `fd` as a listening TCP socket, non-blocking.
+    /// Owns `fd` as a bound TCP socket, non-blocking.
     pub(crate) fn tcp(
         &mut self,
         fd: RawFd,

@@ -37,6 +37,10 @@ pub use process::{
     open_descriptors,
 };
 
+/// Connections that wait for `accept`, per socket; the kernel caps it at
+/// `net.core.somaxconn`.
+pub const BACKLOG: i32 = 65_535;
+
 /// The environment variable that makes a process a child.
 pub const VARIABLE: &str = "PORTICO_HERITAGE";
 
@@ -49,9 +53,10 @@ const VERSION: u32 = 1;
 pub struct EdgeHeritage {
     /// Checked settings.
     pub settings: Settings,
-    /// `[thread][listener]`: `SO_REUSEPORT`, non-blocking, listening. Every
-    /// socket must be accepted from, or connections hang in it. Threads may
-    /// hold different numbers of sockets, never none.
+    /// `[thread][listener]`: `SO_REUSEPORT`, non-blocking, bound. Those that do not
+    /// listen yet are to when this edge begins to serve. Every socket must be
+    /// accepted from, or connections hang in it. Threads may hold different
+    /// numbers of sockets, never none.
     pub listeners: Vec<Vec<TcpListener>>,
     /// Which table it boots from.
     pub footing: Footing,
@@ -221,7 +226,7 @@ impl Will {
 ///
 /// # Errors
 /// A will of another version or for another process, and descriptors that
-/// are not open or not listening.
+/// are not open or no sockets.
 pub fn claim() -> Result<Option<Heritage>, HeritageError> {
     let Some(text) = std::env::var_os(VARIABLE) else {
         return Ok(None);

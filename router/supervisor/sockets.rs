@@ -1,10 +1,15 @@
 //! Every listening socket of the router: bound once, kept for the
 //! supervisor's whole life, lent to its children. Never accepts from one.
 //!
-//! **Invariant**: for each `edge.http` address there are at least as many
-//! sockets as data threads, and never fewer than before while the address
-//! stays: closing one would reset the connections waiting in it.
+//! - **Invariant**: for each `edge.http` address there are at least as many
+//!   sockets as data threads, and never fewer than before while the address
+//!   stays: closing one would reset the connections waiting in it.
+//! - **Invariant**: no connection waits in a socket that nobody is going to accept
+//!   from. What new settings bind is listened on by the first edge that has it,
+//!   when that begins to serve; and not any more when one serves that lacks it.
+//!   Only before any edge serves does the backlog hold clients.
 
+mod door;
 mod state;
 
 use std::io;
@@ -17,13 +22,11 @@ use rustix::event::{PollFd, Timespec};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::ownership;
-use crate::heritage::{Bequest, Footing, Parcel};
+use crate::heritage::{BACKLOG, Bequest, Footing, Parcel};
 use crate::settings::Settings;
+use door::Door;
 pub(super) use state::SocketsState;
 
-/// Connections that wait for `accept`, per socket; the kernel caps it at
-/// `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
 /// How often a bind is tried again while the children of a supervisor that
 /// was killed finish.
 const RETRIES: u32 = 50;
@@ -48,7 +51,7 @@ pub struct BindError {
 struct Group {
     asked: SocketAddr,
     bound: SocketAddr,
-    sockets: Vec<TcpListener>,
+    doors: Vec<Door>,
 }
 
 /// A listener outside the data plane.
@@ -90,7 +93,7 @@ impl Sockets {
             .edge
             .http
             .iter()
-            .map(|asked| Group::bind(*asked, threads, &[]));
+            .map(|asked| Group::bind(*asked, threads, &[]).and_then(Group::opened));
         Ok(Sockets {
             http: groups.collect::<Result<_, _>>()?,
             api: Single::bind("api.listen", settings.api.listen)?,
@@ -119,7 +122,7 @@ impl Sockets {
             .retain(|group| settings.edge.http.contains(&group.asked));
         for (asked, sockets) in extra {
             if let Some(group) = self.http.iter_mut().find(|group| group.asked == asked) {
-                group.sockets.extend(sockets);
+                group.doors.extend(sockets);
             }
         }
         self.http.extend(fresh);
@@ -138,28 +141,42 @@ impl Sockets {
         self.http.clear();
     }
 
+    /// An edge of this number is about to inherit every socket there is.
+    pub(super) fn lend(&mut self, generation: u64) {
+        for door in self.http.iter_mut().flat_map(|group| &mut group.doors) {
+            door.lend(generation);
+        }
+    }
+
+    /// The newest edge on duty: what it was not lent is accepted from by nobody.
+    pub(super) fn close_but_to(&mut self, generation: u64) {
+        for door in self.http.iter().flat_map(|group| &group.doors) {
+            door.close_but_to(generation);
+        }
+    }
+
     /// What an edge of so many threads inherits: socket `i` of each address
     /// goes to thread `i` modulo `threads`, so each is accepted from; and the
-    /// log's file. `is_awaited`: nobody serves. An edge of older settings may ask for more threads than
-    /// there are sockets.
+    /// log's file. `is_awaited`: nobody serves. An edge of older settings may ask
+    /// for more threads than there are sockets.
     pub(super) fn for_edge<'a>(
         &'a self,
         threads: usize,
         (footing, is_awaited): (Footing, bool),
         log: Option<&'a Parcel>,
     ) -> (Bequest, Vec<BorrowedFd<'a>>) {
-        let most = self.http.iter().map(|group| group.sockets.len()).max();
+        let most = self.http.iter().map(|group| group.doors.len()).max();
         let threads = threads.min(most.unwrap_or_default());
         let mut listeners: Vec<Vec<RawFd>> = vec![Vec::new(); threads];
         for group in &self.http {
-            for (index, socket) in group.sockets.iter().enumerate() {
-                listeners[index % threads].push(socket.as_raw_fd());
+            for (index, door) in group.doors.iter().enumerate() {
+                listeners[index % threads].push(door.as_fd().as_raw_fd());
             }
         }
         let all = self
             .http
             .iter()
-            .flat_map(|group| &group.sockets)
+            .flat_map(|group| &group.doors)
             .map(AsFd::as_fd)
             .chain(log.map(AsFd::as_fd))
             .collect();
@@ -217,28 +234,40 @@ impl Group {
         if asked.port() != 0 && probe {
             drop(tcp(asked, false).map_err(failed)?);
         }
-        let first = tcp(asked, true).map_err(failed)?;
+        let first = bound(asked, true).map_err(failed)?;
         let bound = first.local_addr().map_err(failed)?;
         let mut group = Group {
             asked,
             bound,
-            sockets: vec![first],
+            doors: vec![Door::new(first)],
         };
         let more = group.more(threads)?;
-        group.sockets.extend(more);
+        group.doors.extend(more);
         Ok(group)
     }
 
-    /// The sockets missing for so many threads.
-    fn more(&self, threads: usize) -> Result<Vec<TcpListener>, BindError> {
-        let failed = |source| BindError {
+    /// The sockets missing for so many threads, closed yet.
+    fn more(&self, threads: usize) -> Result<Vec<Door>, BindError> {
+        (self.doors.len()..threads)
+            .map(|_| bound(self.bound, true).map(Door::new))
+            .collect::<io::Result<_>>()
+            .map_err(|source| self.failed(source))
+    }
+
+    /// Listening: no edge serves yet, and clients are to wait for the first.
+    fn opened(self) -> Result<Group, BindError> {
+        for door in &self.doors {
+            door.open().map_err(|source| self.failed(source))?;
+        }
+        Ok(self)
+    }
+
+    fn failed(&self, source: io::Error) -> BindError {
+        BindError {
             key: "edge.http",
             address: self.bound.to_string(),
             source,
-        };
-        (self.sockets.len()..threads)
-            .map(|_| tcp(self.bound, true).map_err(failed))
-            .collect()
+        }
     }
 }
 
@@ -274,7 +303,15 @@ impl BindError {
     }
 }
 
+/// A socket that listens.
 fn tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = bound(address, shared)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// One that does not yet: the address is ours, and nobody can connect to it.
+fn bound(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -286,7 +323,6 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

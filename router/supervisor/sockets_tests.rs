@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
 use super::sockets::Sockets;
-use crate::heritage::{Bequest, Footing};
+use crate::heritage::{BACKLOG, Bequest, Footing};
 use crate::settings::Settings;
 
 fn settings(state_dir: &Path, overrides: &[&str]) -> Settings {
@@ -17,6 +17,14 @@ fn settings(state_dir: &Path, overrides: &[&str]) -> Settings {
     ];
     all.extend(overrides.iter().map(ToString::to_string));
     Settings::load(None, &all).unwrap()
+}
+
+/// As the edge that has them, when it begins to serve.
+fn open_doors(sockets: &Sockets) {
+    let (_, descriptors) = sockets.for_edge(2, (Footing::Newest, true), None);
+    for descriptor in descriptors {
+        rustix::net::listen(descriptor, BACKLOG).unwrap();
+    }
 }
 
 fn http_address(sockets: &Sockets) -> SocketAddr {
@@ -65,6 +73,47 @@ fn more_threads_get_more_sockets_and_fewer_share_them() {
     );
 }
 
+/// How many of so many connections are accepted by the sockets of a two-thread
+/// edge that was started before there were more.
+fn reached(sockets: &Sockets, first_two: &[std::os::fd::OwnedFd], count: usize) -> usize {
+    let address = http_address(sockets);
+    let made: Vec<TcpStream> = (0..count)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let accepted = first_two
+        .iter()
+        .map(|socket| std::iter::from_fn(|| rustix::net::accept(socket).ok()).count());
+    let accepted = accepted.sum();
+    drop(made);
+    accepted
+}
+
+#[test]
+fn nobody_connects_to_a_socket_that_no_edge_accepts_from() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut sockets = Sockets::bind(&settings(temp.path(), &[]), false).unwrap();
+    sockets.lend(1);
+    let (_, lent) = sockets.for_edge(2, (Footing::Newest, true), None);
+    let first_two: Vec<_> = lent
+        .into_iter()
+        .map(|fd| fd.try_clone_to_owned().unwrap())
+        .collect();
+    let more = settings(temp.path(), &["edge.threads=8"]);
+    sockets.follow(&more).unwrap();
+    assert_eq!(reached(&sockets, &first_two, 64), 64, "bound is not open");
+    // The edge that has them begins; then the older one takes over.
+    sockets.lend(2);
+    open_doors(&sockets);
+    assert!(reached(&sockets, &first_two, 64) < 64);
+    sockets.close_but_to(2);
+    assert!(reached(&sockets, &first_two, 64) < 64, "it serves");
+    sockets.close_but_to(1);
+    assert_eq!(reached(&sockets, &first_two, 64), 64);
+    // And the next one opens them again.
+    open_doors(&sockets);
+    assert!(reached(&sockets, &first_two, 64) < 64);
+}
+
 #[test]
 fn new_settings_bind_what_appears_and_close_what_is_gone() {
     let temp = tempfile::tempdir().unwrap();
@@ -73,7 +122,10 @@ fn new_settings_bind_what_appears_and_close_what_is_gone() {
     let moved = ["edge.http=[\"127.0.0.2:0\"]", "api.listen=127.0.0.2:0"];
     sockets.follow(&settings(temp.path(), &moved)).unwrap();
     assert!(TcpStream::connect(old).is_err());
-    TcpStream::connect(http_address(&sockets)).unwrap();
+    let new = http_address(&sockets);
+    assert!(TcpStream::connect(new).is_err(), "nobody accepts there yet");
+    open_doors(&sockets);
+    TcpStream::connect(new).unwrap();
     assert_ne!(sockets.addresses()["api"], old_api);
 }
 

@@ -55,6 +55,7 @@ mod slow_clients;
 mod standby;
 mod state_folder;
 mod statuses;
+mod threads;
 mod tries;
 mod truth;
 mod upgrades;

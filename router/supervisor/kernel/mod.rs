@@ -213,6 +213,9 @@ impl Kernel {
         }
         self.tell_service(now);
         if self.table_stale {
+            if let Some(generation) = self.edge.newest_on_duty() {
+                self.sockets.close_but_to(generation);
+            }
             self.table_stale = !self.tell_control();
             self.cellar
                 .keep(&[self.control.vintages(), self.edge.vintages()].concat());
@@ -274,6 +277,7 @@ impl Kernel {
             Role::Edge => {
                 let threads = recipe.settings.edge.threads;
                 let is_awaited = self.edge.serving().is_none();
+                self.sockets.lend(generation);
                 self.sockets
                     .for_edge(threads, (recipe.footing, is_awaited), log.as_ref())
             }

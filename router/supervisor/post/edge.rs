@@ -117,6 +117,12 @@ impl EdgePost {
         serving.map(|member| member.generation)
     }
 
+    /// The one started last of those that accept, or are about to.
+    pub(in crate::supervisor) fn newest_on_duty(&self) -> Option<u64> {
+        let on_duty = self.roster.iter().filter(|member| member.is_on_duty());
+        on_duty.map(|member| member.generation).max()
+    }
+
     /// Asks for a replacement. It begins when there is room and no other is
     /// under way; one that waits for that is given up for this one.
     pub(in crate::supervisor) fn replace(&mut self, request: Request) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::door::Door;
 use super::{Group, Single, Sockets};
 use crate::heritage::{Adopter, HeritageError};
 
@@ -23,6 +24,10 @@ struct Held {
     asked: SocketAddr,
     bound: SocketAddr,
     sockets: Vec<RawFd>,
+    /// Of each, the first edge that was lent it. A predecessor that did not tell
+    /// lent all to everybody.
+    #[serde(default)]
+    lent: Vec<Option<u64>>,
 }
 
 impl SocketsState {
@@ -42,11 +47,17 @@ impl Sockets {
             asked: single.asked,
             bound: single.bound,
             sockets: vec![single.socket.as_raw_fd()],
+            lent: Vec::new(),
         };
         let group = |group: &Group| Held {
             asked: group.asked,
             bound: group.bound,
-            sockets: group.sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+            sockets: group
+                .doors
+                .iter()
+                .map(|door| door.as_fd().as_raw_fd())
+                .collect(),
+            lent: group.doors.iter().map(Door::first).collect(),
         };
         SocketsState {
             http: self.http.iter().map(group).collect(),
@@ -58,9 +69,9 @@ impl Sockets {
 
     /// What has to stay open.
     pub(in crate::supervisor) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let http = self.http.iter().flat_map(|group| &group.sockets);
-        http.chain([&self.api.socket, &self.admin.socket])
-            .map(AsFd::as_fd)
+        let http = self.http.iter().flat_map(|group| &group.doors);
+        http.map(AsFd::as_fd)
+            .chain([&self.api.socket, &self.admin.socket].map(AsFd::as_fd))
             .chain([self.feed.as_fd()])
             .collect()
     }
@@ -68,19 +79,22 @@ impl Sockets {
     /// As they were left.
     ///
     /// # Errors
-    /// One is not open, or not listening.
+    /// One is not open, or no socket.
     pub(in crate::supervisor) fn enter(
         state: &SocketsState,
         adopter: &mut Adopter,
     ) -> Result<Sockets, HeritageError> {
         let mut http = Vec::with_capacity(state.http.len());
         for held in &state.http {
-            let sockets = held.sockets.iter();
-            let sockets = sockets.map(|fd| adopter.tcp(*fd, "edge listener"));
+            let doors = held.sockets.iter().enumerate().map(|(index, fd)| {
+                let socket = adopter.tcp(*fd, "edge listener")?;
+                let first = held.lent.get(index).copied().unwrap_or(Some(0));
+                Ok(Door::lent(socket, first))
+            });
             http.push(Group {
                 asked: held.asked,
                 bound: held.bound,
-                sockets: sockets.collect::<Result<_, _>>()?,
+                doors: doors.collect::<Result<_, _>>()?,
             });
         }
         let mut single = |held: &Held, what| {

@@ -61,6 +61,12 @@ pub fn program(pid: u32) -> String {
     link.map_or_else(|_| String::new(), |path| path.display().to_string())
 }
 
+/// Whether it was started as this role.
+pub fn is_role(pid: u32, role: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|&byte| byte == 0).nth(1) == Some(role.as_bytes())
+}
+
 /// A line of its `/proc/PID/status`.
 pub fn status(pid: u32, key: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
