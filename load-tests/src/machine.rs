@@ -2,10 +2,12 @@
 //! limits, the folder of the builds.
 
 use std::fs;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use serde::{Deserialize, Serialize};
 
 /// What a figure must be read with.
@@ -90,6 +92,41 @@ pub fn raise_file_limit() -> Result<u64> {
     )
     .context("raising the limit of open files")?;
     Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+/// The same, and above what the hard limit says where that is allowed (root): up to `wanted`.
+pub fn raise_file_limit_to(wanted: u64) -> Result<u64> {
+    let both = Rlimit {
+        current: Some(wanted),
+        maximum: Some(wanted),
+    };
+    let enough = getrlimit(Resource::Nofile)
+        .maximum
+        .is_none_or(|maximum| maximum >= wanted);
+    if !enough && setrlimit(Resource::Nofile, both).is_ok() {
+        return Ok(wanted);
+    }
+    raise_file_limit()
+}
+
+/// Makes the calling thread a precise one: pinned if asked, woken when it asked
+/// to be (by default the kernel may round sleeps up by 50 µs), and as nice to
+/// others as is said; less nice than usual (below 0) where that is allowed (root).
+pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
+    if let Some(core) = core {
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))?;
+    }
+    set_current_timer_slack(NonZeroU64::new(1))?;
+    if nice != 0 {
+        // Of the calling thread alone, as Linux has it.
+        let settled = rustix::process::nice(nice).context("being nice");
+        if nice > 0 {
+            settled?;
+        }
+    }
+    Ok(())
 }
 
 /// Cargo's target folder: this program lies in `target/PROFILE/`.

@@ -3,13 +3,14 @@
 //!
 //! Owns the command line only. Scenarios of cost are under `scenario/`, one file
 //! each, those of failing backends under `faults/`, those of size, changes and
-//! dying processes under `scale/`; what is started is under `peer/`, one file
+//! dying processes under `scale/`, those of too much load under `saturation/`; what is started is under `peer/`, one file
 //! each; what is read from the system is in `process_cost`. Never part of the
 //! router: nothing here enters its dependency graph.
 //!
 //! Where do I change X: a peer's configuration → `peer/NAME.rs`; a new
 //! scenario → a file in `scenario/` and a line in [`Scenario`]; a fault →
-//! `faults/catalogue.rs`; a figure at scale → its scenario in `scale/`; what is printed → `report.rs` and `plot.rs`.
+//! `faults/catalogue.rs`; a figure at scale → its scenario in `scale/`; a load, or what it must meet →
+//! `saturation/catalogue.rs`; what is printed → `report.rs` and `plot.rs`.
 
 mod backend;
 mod child;
@@ -23,10 +24,12 @@ mod plot;
 mod process_cost;
 mod relay;
 mod report;
+mod saturation;
 mod scale;
 mod scenario;
 mod setup;
 mod statistics;
+mod template;
 mod wrk;
 
 use std::net::SocketAddr;
@@ -54,6 +57,8 @@ enum Scenario {
     Faults(faults::Options),
     /// A million apps, changes, reloads, upgrades, processes killed: who notices, who gives up.
     Scale(scale::Options),
+    /// More load than backends, edge or memory can take: goodput, refusals, neighbours.
+    Saturation(saturation::Options),
     /// Installs what is missing from Debian's packages, and builds the Pingora peer.
     Setup(setup::Options),
     /// (started by the harness) The backend every proxy proxies to.
@@ -68,6 +73,9 @@ enum Scenario {
     /// (started by the harness) Backends that answer with their address, and echo WebSockets.
     #[command(hide = true)]
     ScaleBackend(scale::backend::Options),
+    /// (started by the harness) Backends that serve a few at once and queue the rest.
+    #[command(hide = true)]
+    SaturationBackend(saturation::backend::Options),
     /// (started by the harness) The bare L4 relay: the floor.
     #[command(hide = true)]
     Relay {
@@ -91,10 +99,12 @@ fn main() -> ExitCode {
         Scenario::Latency(options) => scenario::latency::run(&options),
         Scenario::Faults(options) => faults::run(&options),
         Scenario::Scale(options) => scale::run(&options),
+        Scenario::Saturation(options) => saturation::run(&options),
         Scenario::Setup(options) => setup::run(&options),
         Scenario::Backend { listen } => backend::serve(listen),
         Scenario::FaultBackend(options) => faults::backend::serve(&options),
         Scenario::ScaleBackend(options) => scale::backend::serve(&options),
+        Scenario::SaturationBackend(options) => saturation::backend::serve(&options),
         Scenario::Relay { listen, upstream } => relay::serve(listen, upstream),
         Scenario::Pace(options) => open_loop::run(&options),
         Scenario::Exec(options) => child::become_command(&options),

@@ -253,15 +253,24 @@ impl Report {
     }
 
     fn write_table(&self, text: &mut String, table: &Table) -> fmt::Result {
-        writeln!(
+        // Without an earlier build there is nothing to compare this one with.
+        let bases = BASES
+            .into_iter()
+            .filter(|base| *base != Peer::Before || table.row(Peer::Before).is_some());
+        let bases: Vec<Peer> = bases.collect();
+        write!(
             text,
-            "| {} body, full rate | CPU µs/request (spread) | × nginx | × HAProxy | × L4 relay | requests/s | p50 ms | p99 ms | core | peak MiB | logged | errors |",
+            "| {} body, full rate | CPU µs/request (spread) ",
             table.body
         )?;
+        for base in &bases {
+            write!(text, "| × {} ", base.name())?;
+        }
         writeln!(
             text,
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+            "| requests/s | p50 ms | p99 ms | core | peak MiB | logged | errors |"
         )?;
+        writeln!(text, "|---|---:{}", "|---:".repeat(bases.len() + 7) + "|")?;
         for row in &table.rows {
             let cpu: Vec<f64> = row
                 .samples
@@ -275,8 +284,8 @@ impl Report {
                 row.cpu_us(),
                 spread(&cpu) * 50.0
             )?;
-            for base in BASES {
-                match table.row(base) {
+            for base in &bases {
+                match table.row(*base) {
                     Some(base) => write!(text, "| {:.2} ", row.cpu_ratio_to(base))?,
                     None => write!(text, "| – ")?,
                 }

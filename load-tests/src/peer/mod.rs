@@ -5,6 +5,7 @@
 //! X-Forwarded-Proto and X-Request-Id, logs each request to a file, counts
 //! metrics; one core, one data thread. The relay does none of it: it is the floor.
 
+mod configured;
 mod envoy;
 mod haproxy;
 mod nginx;
@@ -12,8 +13,9 @@ mod pingora;
 mod portico;
 mod relay;
 
+pub use configured::start as start_configured;
 pub use pingora::{manifest as pingora_manifest, target_folder as pingora_target_folder};
-pub use portico::launch as launch_portico;
+pub use portico::{Launched, Launching, program as portico_program, version_of as portico_version};
 
 use std::fs::File;
 use std::io::Read;
@@ -36,6 +38,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 pub enum Peer {
     /// This repository's router.
     Portico,
+    /// Another build of it, to compare with: the one of `--before`.
+    #[value(skip)]
+    Before,
     /// Debian's nginx.
     Nginx,
     /// Debian's HAProxy.
@@ -67,6 +72,7 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portico => "Portico",
+            Self::Before => "Portico before",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::HaproxyWide => "HAProxy 64k",
@@ -80,6 +86,7 @@ impl Peer {
     pub fn version(self) -> Result<String> {
         match self {
             Self::Portico => portico::version(),
+            Self::Before => bail!("which one `--before` says"),
             Self::Nginx => nginx::version(),
             Self::Haproxy | Self::HaproxyWide => haproxy::version(),
             Self::Pingora => pingora::version(),
@@ -92,7 +99,7 @@ impl Peer {
     pub fn start(self, site: &Site) -> Result<Started> {
         let address = free_address()?;
         let mut running = match self {
-            Self::Portico => portico::start(site, address),
+            Self::Portico | Self::Before => portico::start(site, address),
             Self::Nginx => nginx::start(site, address),
             Self::Haproxy => haproxy::start(site, address, 16 * 1024),
             Self::HaproxyWide => haproxy::start(site, address, 64 * 1024),
@@ -121,6 +128,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// The core it runs on.
     pub core: usize,
+    /// The program, if it is a Portico.
+    pub portico: PathBuf,
 }
 
 impl Site {

@@ -26,7 +26,8 @@ pub struct Launched {
 /// How long the import and every edge's table may take.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-fn program() -> Result<PathBuf> {
+/// The release build beside this program.
+pub fn program() -> Result<PathBuf> {
     let program = machine::target_folder()?.join("release/portico");
     ensure!(
         program.exists(),
@@ -38,11 +39,14 @@ fn program() -> Result<PathBuf> {
 
 /// As `portico --version` says.
 pub fn version() -> Result<String> {
-    let program = program()?;
+    version_of(&program()?)
+}
+
+/// The same of any build.
+pub fn version_of(program: &Path) -> Result<String> {
+    let named = program.to_str();
     let line = first_line(
-        program
-            .to_str()
-            .context("the target folder's path must be text")?,
+        named.context("a program's path must be text")?,
         &["--version"],
     )?;
     Ok(line.trim_start_matches("portico ").to_owned())
@@ -55,61 +59,83 @@ pub fn start(site: &Site, address: SocketAddr) -> Result<Running> {
         "edge.threads=1".to_owned(),
         format!("log.access=\"file:{}\"", log.display()),
     ];
-    let launched = launch(&site.folder, address, Some(site.core), &settings)?;
+    let launched = Launching {
+        program: &site.portico,
+        folder: &site.folder,
+        address,
+        core: Some(site.core),
+        settings: &settings,
+    }
+    .launch()?;
     launched.import(site)?;
     launched.wait_active()?;
     Ok(launched.running)
 }
 
-/// Starts Portico at its defaults but for `settings` and where it listens and keeps its state;
-/// returns once its API answers.
-pub fn launch(
-    folder: &Path,
-    address: SocketAddr,
-    core: Option<usize>,
-    settings: &[String],
-) -> Result<Launched> {
-    let (api, admin) = (free_address()?, free_address()?);
-    let state = folder.join("state");
-    // A file of its own, empty: the harness's folder decides nothing.
-    let empty = folder.join("portico.toml");
-    fs::write(&empty, "")?;
-    let mut command = vec![
-        program()?.into(),
-        "run".into(),
-        "--config".into(),
-        empty.into(),
-    ];
-    let places = [
-        format!("state_dir=\"{}\"", state.display()),
-        format!("edge.http=[\"{address}\"]"),
-        format!("api.listen=\"{api}\""),
-        format!("admin.listen=\"{admin}\""),
-    ];
-    for setting in places.iter().chain(settings) {
-        command.extend(["--set".into(), setting.into()]);
+/// A Portico to be started at its defaults but for where it listens and keeps
+/// its state, and for `settings`.
+#[derive(Clone, Copy, Debug)]
+pub struct Launching<'a> {
+    /// The build.
+    pub program: &'a Path,
+    /// Its own folder.
+    pub folder: &'a Path,
+    /// Where it serves.
+    pub address: SocketAddr,
+    /// The core it runs on; `None` leaves it to the scheduler.
+    pub core: Option<usize>,
+    /// `KEY=TOML`.
+    pub settings: &'a [String],
+}
+
+impl Launching<'_> {
+    /// Starts it; returns once its API answers.
+    pub fn launch(self) -> Result<Launched> {
+        let Self {
+            folder, address, ..
+        } = self;
+        let (api, admin) = (free_address()?, free_address()?);
+        let state = folder.join("state");
+        // A file of its own, empty: the harness's folder decides nothing.
+        let empty = folder.join("portico.toml");
+        fs::write(&empty, "")?;
+        let mut command = vec![
+            self.program.into(),
+            "run".into(),
+            "--config".into(),
+            empty.into(),
+        ];
+        let places = [
+            format!("state_dir=\"{}\"", state.display()),
+            format!("edge.http=[\"{address}\"]"),
+            format!("api.listen=\"{api}\""),
+            format!("admin.listen=\"{admin}\""),
+        ];
+        for setting in places.iter().chain(self.settings) {
+            command.extend(["--set".into(), setting.into()]);
+        }
+        let mut running = Running::start(&Plan {
+            name: "portico",
+            command,
+            core: self.core,
+            stop: StopSignal::Term,
+            stdout: folder.join("stdout"),
+            stderr: folder.join("stderr"),
+        })?;
+        let token = state.join("token");
+        let mut ended = Ok(());
+        interrupt::poll_until("portico's API", READY_TIMEOUT, || {
+            ended = running.check_alive();
+            ended.is_err() || (token.exists() && answers_200(&format!("http://{api}/healthz")))
+        })?;
+        ended?;
+        Ok(Launched {
+            running,
+            api,
+            admin,
+            token: fs::read_to_string(token)?.trim().to_owned(),
+        })
     }
-    let mut running = Running::start(&Plan {
-        name: "portico",
-        command,
-        core,
-        stop: StopSignal::Term,
-        stdout: folder.join("stdout"),
-        stderr: folder.join("stderr"),
-    })?;
-    let token = state.join("token");
-    let mut ended = Ok(());
-    interrupt::poll_until("portico's API", READY_TIMEOUT, || {
-        ended = running.check_alive();
-        ended.is_err() || (token.exists() && answers_200(&format!("http://{api}/healthz")))
-    })?;
-    ended?;
-    Ok(Launched {
-        running,
-        api,
-        admin,
-        token: fs::read_to_string(token)?.trim().to_owned(),
-    })
 }
 
 fn answers_200(url: &str) -> bool {
@@ -148,11 +174,29 @@ impl Launched {
 
     /// One call of the registration API: `PUT path` with a JSON body, and whatever it says an error.
     pub fn put(&self, path: &str, body: &str) -> Result<()> {
-        let sent = ureq::put(&format!("http://{}{path}", self.api))
+        self.put_at(self.api, path, body)
+    }
+
+    /// The same on the admin port.
+    pub fn put_admin(&self, path: &str, body: &str) -> Result<()> {
+        self.put_at(self.admin, path, body)
+    }
+
+    fn put_at(&self, at: SocketAddr, path: &str, body: &str) -> Result<()> {
+        let sent = ureq::put(&format!("http://{at}{path}"))
             .header("Authorization", &self.authorization())
             .header("Content-Type", "application/json")
             .send(body);
         sent.with_context(|| format!("PUT {path} {body}"))?;
+        Ok(())
+    }
+
+    /// `DELETE path` of the registration API.
+    pub fn delete(&self, path: &str) -> Result<()> {
+        let sent = ureq::delete(&format!("http://{}{path}", self.api))
+            .header("Authorization", &self.authorization())
+            .call();
+        sent.with_context(|| format!("DELETE {path}"))?;
         Ok(())
     }
 

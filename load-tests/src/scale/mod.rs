@@ -13,7 +13,7 @@ mod catalogue;
 mod churn;
 mod crowd;
 mod exposition;
-mod figure;
+pub mod figure;
 mod kills;
 mod lookup;
 mod million;

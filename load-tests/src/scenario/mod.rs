@@ -54,6 +54,8 @@ pub struct Bench {
     _backend: Running,
     backend_address: SocketAddr,
     hosts: Vec<String>,
+    /// The build that [`Peer::Before`] is.
+    pub before: Option<PathBuf>,
     proxy_core: usize,
     /// The core of load and backend.
     pub load_core: usize,
@@ -107,6 +109,7 @@ impl Bench {
             _backend: backend,
             backend_address,
             hosts,
+            before: None,
             proxy_core,
             load_core,
             peers,
@@ -119,8 +122,14 @@ impl Bench {
     pub fn start(&self, peer: Peer) -> Result<Started> {
         let folder = self.folder.path().join(peer.name().replace(' ', "-"));
         std::fs::create_dir_all(&folder)?;
+        let portico = match (peer, &self.before) {
+            (Peer::Before, Some(program)) => program.clone(),
+            // Who measures no Portico needs none.
+            _ => peer::portico_program().unwrap_or_default(),
+        };
         let site = Site {
             folder,
+            portico,
             backend: self.backend_address,
             hosts: self.hosts.clone(),
             core: self.proxy_core,

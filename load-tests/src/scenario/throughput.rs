@@ -4,12 +4,13 @@
 //! what drifts on a shared machine drifts for all. Figures are medians over the
 //! rounds, ratios are medians of each round's own ratio.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Bench, Choices};
-use crate::peer::{Peer, Started};
+use crate::peer::{self, Peer, Started};
 use crate::plot;
 use crate::process_cost::Cost;
 use crate::report::{HalfRate, HalfRateSample, Report, Row, Sample, Table};
@@ -70,6 +71,9 @@ pub struct Options {
     /// Bodies' sizes.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "12,10k,1m")]
     bodies: Vec<Body>,
+    /// An earlier build of Portico to measure beside this one: the report gives the ratio.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Leave out the open-loop part at half of each one's maximum.
     #[arg(long)]
     no_half_rate: bool,
@@ -78,7 +82,18 @@ pub struct Options {
 /// Measures, prints, writes the report's files.
 pub fn run(options: &Options) -> Result<()> {
     let out = options.choices.out_folder()?;
-    let bench = Bench::set_up(&options.choices)?;
+    let mut bench = Bench::set_up(&options.choices)?;
+    if let Some(program) = &options.before {
+        let version = peer::portico_version(program)?;
+        // Beside Portico in every round, so that what drifts, drifts for both.
+        let behind = bench
+            .peers
+            .iter()
+            .position(|(peer, _)| *peer == Peer::Portico);
+        let place = behind.map_or(0, |place| place + 1);
+        bench.peers.insert(place, (Peer::Before, version));
+        bench.before = Some(program.canonicalize()?);
+    }
     let mut started = Vec::new();
     for (peer, version) in &bench.peers {
         eprintln!("starting {} {version}", peer.name());
@@ -255,4 +270,4 @@ pub fn open_loop_sample(
 }
 
 /// Against whom ratios are given.
-pub const BASES: [Peer; 3] = [Peer::Nginx, Peer::Haproxy, Peer::Relay];
+pub const BASES: [Peer; 4] = [Peer::Before, Peer::Nginx, Peer::Haproxy, Peer::Relay];

@@ -3,17 +3,16 @@
 //! without any proxy, which shows what the harness and the machine add.
 
 mod portico;
-mod template;
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::child::{Plan, Running, StopSignal};
+use crate::child::Running;
 use crate::peer::{self, Peer};
+use crate::template::Blanks;
 
 /// The host asked for.
 pub const HOST: &str = "faults.example";
@@ -158,42 +157,14 @@ impl Subject {
         let address = peer::free_address()?;
         let folder = &place.folder;
         let (template, name) = self.template().context("it must be configured by a file")?;
-        let file = folder.join(name);
-        std::fs::write(
-            &file,
-            template::fill(template, address, folder, &place.backends),
-        )?;
-        let arguments: Vec<OsString> = match name {
-            "nginx.conf" => vec![
-                "nginx".into(),
-                "-p".into(),
-                folder.into(),
-                "-e".into(),
-                folder.join("error.log").into(),
-                "-c".into(),
-                file.into(),
-            ],
-            "haproxy.cfg" => vec!["haproxy".into(), "-db".into(), "-f".into(), file.into()],
-            _ => [
-                "envoy",
-                "--disable-hot-restart",
-                "--log-level",
-                "error",
-                "-c",
-            ]
-            .into_iter()
-            .map(Into::into)
-            .chain([file.into()])
-            .collect(),
+        let blanks = Blanks {
+            listen: address,
+            folder,
+            groups: &[("BACKEND", &place.backends)],
+            words: &[],
         };
-        let running = Running::start(&Plan {
-            name: self.name(),
-            command: arguments,
-            core: place.core,
-            stop: StopSignal::Term,
-            stdout: folder.join("stdout"),
-            stderr: folder.join("stderr"),
-        })?;
+        std::fs::write(folder.join(name), blanks.fill(template))?;
+        let running = peer::start_configured(self.name(), name, folder, place.core, 0)?;
         Ok((address, running))
     }
 }

@@ -12,7 +12,14 @@ use crate::peer;
 /// Starts it and registers the pool, one backend after the other.
 pub fn start(place: &Place) -> Result<(SocketAddr, Running)> {
     let address = peer::free_address()?;
-    let launched = peer::launch_portico(&place.folder, address, place.core, &[])?;
+    let launched = peer::Launching {
+        program: &peer::portico_program()?,
+        folder: &place.folder,
+        address,
+        core: place.core,
+        settings: &[],
+    }
+    .launch()?;
     launched.put("/v1/apps/faults", &format!(r#"{{"domains":["{HOST}"]}}"#))?;
     for (number, backend) in place.backends.iter().enumerate() {
         launched.put(
