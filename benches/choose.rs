@@ -11,7 +11,6 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Instant;
 
@@ -71,12 +70,13 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
             continue;
         };
         let live = app.backends[index].live();
-        live.in_flight.fetch_add(1, SeqCst);
+        live.begin(u32::MAX);
         if tells {
             black_box(app.tell(&Told {
                 thread,
                 index,
                 now_us,
+                wall_us: now_us,
                 sent_us: now_us,
                 waited_us: 0,
                 outcome: Outcome::Answered {
@@ -86,7 +86,7 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
                 random: n,
             }));
         }
-        live.in_flight.fetch_sub(1, SeqCst);
+        live.load.end(true);
     }
     begun.elapsed().as_nanos() as f64 / REQUESTS as f64
 }
@@ -116,6 +116,7 @@ fn main() {
         thread: 0,
         index: 3,
         now_us: u64::MAX >> 4,
+        wall_us: u64::MAX >> 4,
         sent_us: u64::MAX >> 4,
         waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),

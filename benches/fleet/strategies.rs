@@ -5,7 +5,6 @@
 //! requests.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use fastrand::Rng;
 use portico::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op, PolicyRecord};
@@ -100,7 +99,7 @@ impl Router {
         };
         self.backends[chosen].in_flight += 1;
         if let Some(app) = &self.app {
-            app.backends[chosen].live().in_flight.fetch_add(1, Relaxed);
+            app.backends[chosen].live().load.begin();
         }
         chosen
     }
@@ -115,6 +114,7 @@ impl Router {
                 thread: 0,
                 index: backend,
                 now_us,
+                wall_us: now_us,
                 sent_us: now_us - latency_us,
                 waited_us: latency_us,
                 outcome: Outcome::Answered {
@@ -123,7 +123,7 @@ impl Router {
                 },
                 random: 0,
             });
-            app.backends[backend].live().in_flight.fetch_sub(1, Relaxed);
+            app.backends[backend].live().load.end(true);
         }
     }
 

@@ -29,9 +29,10 @@ pub struct Answer<'a> {
 /// Seconds after which a client may try again, where waiting helps.
 fn retry_after(code: Code) -> Option<&'static str> {
     match code {
-        Code::H10 | Code::H11 | Code::H14 | Code::H19 | Code::H21 | Code::H22 => Some("5"),
+        Code::H10 | Code::H14 | Code::H19 | Code::H21 | Code::H22 => Some("5"),
         Code::H80 => Some("60"),
-        Code::H29 => Some("1"),
+        // A line that stands is gone a moment after what made it.
+        Code::H11 | Code::H29 => Some("1"),
         _ => None,
     }
 }

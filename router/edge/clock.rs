@@ -104,7 +104,12 @@ impl Clock {
 
     /// Unix milliseconds at `now`.
     pub fn unix_ms(&self, now: Micros) -> u64 {
-        (self.0.unix_origin_us.get() + now) / 1000
+        self.unix_us(now) / 1000
+    }
+
+    /// Unix microseconds at `now`.
+    pub fn unix_us(&self, now: Micros) -> u64 {
+        self.0.unix_origin_us.get() + now
     }
 
     /// Follows the system's clock where it was set since.

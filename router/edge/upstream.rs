@@ -11,7 +11,6 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -154,6 +153,8 @@ pub struct Checkout {
     chosen_us: Micros,
     /// It finds out whether the backend is well again.
     is_trial: bool,
+    /// The backend is what is waited for.
+    awaits: Cell<bool>,
 }
 
 impl Checkout {
@@ -162,21 +163,36 @@ impl Checkout {
     /// as a trial or not.
     pub fn take(app: &Arc<App>, index: usize, chosen_us: Micros, is_trial: bool) -> Option<Self> {
         let live = app.backends[index].live();
-        if live.in_flight.fetch_add(1, SeqCst) >= app.policy.max_concurrency {
-            live.in_flight.fetch_sub(1, SeqCst);
+        if !live.begin(app.policy.max_concurrency) {
             app.live().queue.wake_one();
             if is_trial {
                 app.forsake(index, chosen_us);
             }
             return None;
         }
-        live.requests.fetch_add(1, Relaxed);
         Some(Checkout {
             app: Arc::clone(app),
             index,
             chosen_us,
             is_trial,
+            awaits: Cell::new(true),
         })
+    }
+
+    /// Its answer has begun, or its client has to send something first: it is
+    /// not the backend that is waited for.
+    pub fn heard(&self) {
+        if self.awaits.replace(false) {
+            self.backend().live().load.heard();
+            self.app.live().queue.wake_one();
+        }
+    }
+
+    /// The backend is waited for again.
+    pub fn awaits(&self) {
+        if !self.awaits.replace(true) {
+            self.backend().live().load.awaits();
+        }
     }
 
     /// The app, of the version the backend was chosen from.
@@ -207,7 +223,7 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        self.backend().live().in_flight.fetch_sub(1, SeqCst);
+        self.backend().live().load.end(self.awaits.get());
         self.app.live().queue.wake_one();
         if self.is_trial {
             // Whoever told how it went has nothing to give back.

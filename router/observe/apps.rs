@@ -87,6 +87,8 @@ impl BackendReport {
         self.failures += other.failures;
         self.ejections += other.ejections;
         self.latency_us = self.latency_us.max(other.latency_us);
+        self.limit += other.limit;
+        self.undisturbed_us = self.undisturbed_us.max(other.undisturbed_us);
         self.share_permille = self.share().min(other.share());
         let rank = |report: &BackendReport| (badness(report.health()), report.since_ms > 0);
         let is_worse = rank(other) > rank(self);

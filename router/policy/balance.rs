@@ -70,6 +70,9 @@ pub trait Candidates {
     /// Its requests in flight now.
     fn in_flight(&self, index: usize) -> u32;
 
+    /// Whether it has as many as it may have.
+    fn is_full(&self, index: usize) -> bool;
+
     /// Whether all are known to be settled: then no state is read.
     fn is_settled(&self) -> bool;
 
@@ -90,8 +93,6 @@ pub trait Candidates {
 /// What an app asks of every choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Requests in flight that a backend takes.
-    pub max_concurrency: u32,
     /// From readmission to the full share.
     pub slow_start_us: u64,
     /// The median of the backends' average times to the first byte; 0: unknown,
@@ -146,8 +147,7 @@ enum Class {
 
 const CLASSES: [Class; 3] = [Class::Active, Class::Suspect, Class::Resting];
 
-/// Chooses a backend with fewer than `max_concurrency` requests in flight, none
-/// of those tried.
+/// Chooses a backend that is not full, none of those tried.
 ///
 /// A trial is only pointed out: the caller claims it, and asks again if another
 /// was faster. Backends of weight 0 take part, as if of weight 1, only if every
@@ -287,7 +287,7 @@ impl<'p, P: Candidates> View<'p, P> {
     }
 
     fn has_room(&self, index: usize) -> bool {
-        self.pool.in_flight(index) < self.rules.max_concurrency
+        !self.pool.is_full(index)
     }
 
     fn state(&self, index: usize) -> State {

@@ -1,12 +1,14 @@
 //! Pure decisions: time, randomness and load come in as arguments, a decision
 //! goes out.
 //!
-//! Owns the rules of balancing, health, latency, hedges, retries and admission,
-//! of how slow a client may be, and of how much a table may shrink. Never opens a socket, reads a clock or
-//! spawns a task, so that a simulation with a seed can run them.
+//! Owns the rules of balancing, health, latency, hedges, retries, admission and
+//! concurrency, of how slow a client may be, and of how much a table may shrink.
+//! Never opens a socket, reads a clock or spawns a task, so that a simulation with
+//! a seed can run them.
 
 pub mod admission;
 pub mod balance;
+pub mod concurrency;
 pub mod health;
 pub mod hedge;
 pub mod latency;

@@ -252,10 +252,7 @@ impl Backend {
     /// Requests in flight, over all threads.
     #[inline]
     pub fn in_flight(&self) -> u32 {
-        use std::sync::atomic::Ordering::SeqCst;
-        self.live
-            .get()
-            .map_or(0, |live| live.in_flight.load(SeqCst))
+        self.live.get().map_or(0, |live| live.load.read().in_flight)
     }
 
     /// The same without live state.
@@ -303,7 +300,7 @@ impl Backend {
             ..BackendReport::default()
         };
         if let Some(live) = self.live.get() {
-            report.in_flight = u64::from(live.in_flight.load(Relaxed));
+            report.in_flight = u64::from(live.load.read().in_flight);
             report.requests = live.requests.load(Relaxed);
             report.failures = live.failures.load(Relaxed);
             app.show(live, moment, &mut report);

@@ -9,18 +9,22 @@
 //! What is known of backends is published in atomics; [`super::vitals`] says in
 //! which order.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use ecow::EcoString;
 use hashbrown::HashMap;
 
+use super::capacity::{Capacity, Load};
 use crate::observe::AppCells;
 use crate::policy::admission::WaitQueue;
 use crate::policy::health::{Health, State, Ward};
 use crate::policy::latency::{self, Average, Sketch};
 use crate::policy::retry::Budget;
+
+/// While requests need a backend that is not there, it is told so often.
+const WANTED_EVERY_US: u64 = 5_000_000;
 
 /// What an app with traffic has.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct AppLive {
     pub(super) newest: AtomicUsize,
     /// Whether a backend that is gone accepted connections.
     pub(super) has_been_up: AtomicBool,
+    /// When it was last told that a backend is wanted; 0: never.
+    wanted_us: AtomicU64,
     pub(super) ward: Mutex<Ward>,
     pub(super) budget: Mutex<Budget>,
 }
@@ -67,9 +73,22 @@ impl AppLive {
             changes: AtomicU64::new(0),
             newest: AtomicUsize::new(0),
             has_been_up: AtomicBool::new(false),
+            wanted_us: AtomicU64::new(0),
             ward: Mutex::default(),
             budget: Mutex::default(),
         }
+    }
+
+    /// Whether it is time to tell that a backend is wanted; told is then whoever
+    /// asks, and nobody else for a while.
+    pub fn may_tell_wanted(&self, now_us: u64) -> bool {
+        let told_us = self.wanted_us.load(Ordering::Relaxed);
+        let is_due = told_us == 0 || now_us.saturating_sub(told_us) >= WANTED_EVERY_US;
+        let (word, now_us) = (&self.wanted_us, now_us.max(1));
+        is_due
+            && word
+                .compare_exchange(told_us, now_us, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Some backend may not be settled any more: choices look at each again.
@@ -81,19 +100,15 @@ impl AppLive {
 }
 
 /// A backend's live state, shared by all threads. What a request that goes well
-/// touches is one cache line, so that threads that share a backend hand on one.
+/// writes is one cache line, so that threads that share a backend hand on one.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct BackendLive {
     /// Unique in this process: the key of connection pools.
     pub key: u64,
-    /// Requests in flight, over all threads. Lowered with `SeqCst`, before
-    /// [`WaitQueue::wake_one`]: the two together lose no wake-up.
-    pub in_flight: AtomicU32,
-    /// Whether it ever accepted a connection.
-    pub accepted: AtomicBool,
-    /// Whether a success changes anything while it is in rotation.
-    pub(super) watched: AtomicBool,
+    /// Requests in flight, over all threads, and those of them that wait for
+    /// their answer's first byte.
+    pub load: Load,
     /// Its [`State`], as bits: claimed and settled without a lock.
     pub(super) state: AtomicU64,
     /// Requests sent to it.
@@ -102,18 +117,24 @@ pub struct BackendLive {
     pub(super) latency: Average,
     /// When it last answered, other than 502, 503 and 504; 0: never.
     pub(super) answered_us: AtomicU64,
+    /// What its answers tell of how many requests it can have.
+    pub(super) capacity: Capacity,
+    /// Whether it ever accepted a connection.
+    pub accepted: AtomicBool,
+    /// Whether a success changes anything while it is in rotation.
+    pub(super) watched: AtomicBool,
+    /// What speaks for or against it. Locked only by who holds the app's ward,
+    /// and by those who just read it.
+    pub(super) health: Mutex<Health>,
     /// When a try or probe on it last failed; 0: never.
     pub(super) failed_us: AtomicU64,
     /// Attempts on it that failed.
     pub failures: AtomicU64,
-    /// What speaks for or against it. Locked only by who holds the app's ward,
-    /// and by those who just read it.
-    pub(super) health: Mutex<Health>,
     /// When it last answered 502, 503 or 504; 0: never.
     pub(super) refused_us: AtomicU64,
 }
 
-const _: () = assert!(std::mem::offset_of!(BackendLive, health) == 64);
+const _: () = assert!(std::mem::offset_of!(BackendLive, capacity) == 48);
 
 impl BackendLive {
     /// A backend that joins others which have traffic.
@@ -138,6 +159,30 @@ impl BackendLive {
         let refused_us = refused.load(Ordering::Relaxed);
         answered.load(Ordering::Relaxed).max(refused_us)
     }
+
+    /// Whether it has as many requests as the app allows it, or as it was found
+    /// to be able to have.
+    #[inline]
+    pub(super) fn is_full(&self, most: u32) -> bool {
+        let load = self.load.read();
+        load.in_flight >= most || load.awaiting >= self.capacity.limit()
+    }
+
+    /// Counts one more request, that waits for its answer, unless there is no
+    /// room for it any more; `most` is what the app allows.
+    pub fn begin(&self, most: u32) -> bool {
+        let before = self.load.begin();
+        let limit = self.capacity.limit();
+        if before.in_flight >= most || before.awaiting >= limit {
+            self.load.end(true);
+            return false;
+        }
+        if before.awaiting + 1 >= limit.min(most) {
+            self.capacity.note_full();
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        true
+    }
 }
 
 impl Default for BackendLive {
@@ -145,7 +190,7 @@ impl Default for BackendLive {
         static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
         BackendLive {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
-            in_flight: AtomicU32::new(0),
+            load: Load::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             accepted: AtomicBool::new(false),
@@ -155,6 +200,7 @@ impl Default for BackendLive {
             answered_us: AtomicU64::new(0),
             refused_us: AtomicU64::new(0),
             failed_us: AtomicU64::new(0),
+            capacity: Capacity::default(),
             health: Mutex::default(),
         }
     }

@@ -25,6 +25,7 @@
 //! entry goes; a lookup during which it was counted on begins again.
 
 mod app;
+mod capacity;
 mod change;
 mod compile;
 mod domain;
@@ -41,6 +42,7 @@ mod tests;
 mod vitals;
 
 pub use app::{App, Backend};
+pub use capacity::{Load, Loaded};
 pub use domains::Domains;
 pub use install::{Install, InstallThread};
 pub use live::{AppLive, BackendLive};

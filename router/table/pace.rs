@@ -10,6 +10,7 @@ use super::policy::Hedge;
 use super::vitals::{locked, micros};
 use super::{App, AppLive};
 use crate::observe::AppCells;
+use crate::policy::admission::standing::Pace;
 use crate::policy::health::{SLOW_FLOOR_US, SLOW_TIMES, State};
 use crate::policy::hedge::{Patience, Stall};
 use crate::policy::latency::Merged;
@@ -130,6 +131,15 @@ impl App {
             in_doubt: !is_steady,
         };
         Some(stall.patience())
+    }
+
+    /// What a wait in the app's line is measured against.
+    pub fn pace(&self) -> Pace {
+        Pace::of(
+            self.live
+                .get()
+                .map_or(0, |live| live.median_us.load(Relaxed)),
+        )
     }
 
     fn allowance(&self) -> Allowance {

@@ -184,10 +184,9 @@ fn live_state_outlives_changes_while_the_instance_is_the_same() {
     let before = table.app("a").unwrap();
     before.live().cells[1].begin();
     let key = before.backends[0].key();
-    before.backends[0]
-        .live()
-        .in_flight
-        .store(7, Ordering::SeqCst);
+    for _ in 0..7 {
+        assert!(before.backends[0].live().begin(u32::MAX));
+    }
 
     let mut record = app("a", &["a.example", "b.example"]);
     record.backends[0].weight = 5;

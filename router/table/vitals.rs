@@ -19,6 +19,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::capacity::Heard;
 use super::{App, AppLive, BackendLive, Probe};
 use crate::feed::messages::{BackendReport, Health as Shown};
 use crate::policy::balance::{self, Ask, Candidate, Candidates, Choice};
@@ -33,6 +34,8 @@ pub struct Told {
     pub index: usize,
     /// Now.
     pub now_us: u64,
+    /// The same by the wall clock.
+    pub wall_us: u64,
     /// When the try began; not before the choice it came from.
     pub sent_us: u64,
     /// Since the request was sent whole, microseconds; 0: it was not.
@@ -104,7 +107,6 @@ impl App {
     fn choosing_rules(&self) -> balance::Rules {
         let live = self.live.get();
         balance::Rules {
-            max_concurrency: self.policy.max_concurrency,
             slow_start_us: micros(self.policy.slow_start),
             median_us: live.map_or(0, |live| live.median_us.load(Relaxed)),
         }
@@ -192,6 +194,7 @@ impl App {
                 let live = self.live();
                 let usual_us = live.median_us.load(Relaxed);
                 backend.latency.note(first_byte_us, usual_us, told.now_us);
+                self.heard(live, backend, told, first_byte_us);
                 backend.answered_us.store(told.now_us, Relaxed);
                 if live.sketches[told.thread].note(first_byte_us) {
                     self.measure(live);
@@ -212,10 +215,33 @@ impl App {
             Outcome::Overdue | Outcome::TimedOut => {
                 // Time to connect and to upload is not the backend's.
                 backend.latency.note_at_least(told.waited_us, told.now_us);
+                if told.outcome == Outcome::TimedOut {
+                    self.heard(self.live(), backend, told, told.waited_us);
+                }
             }
             _ => {}
         }
         self.judge(told, backend)
+    }
+
+    /// What an answer, or none, tells of how many requests its backend can have;
+    /// where that is more than was thought, requests that wait are let on.
+    #[inline]
+    fn heard(&self, live: &AppLive, backend: &BackendLive, told: &Told, took_us: u64) {
+        let heard = Heard {
+            took_us,
+            now_us: told.now_us,
+            wall_us: told.wall_us,
+        };
+        for _ in 0..backend.capacity.hear(&heard, self.policy.max_concurrency) {
+            live.queue.wake_one();
+        }
+    }
+
+    /// A client gave a try up before it was answered: it took at least so long.
+    pub fn abandoned(&self, told: &Told) {
+        let backend = self.backends[told.index].live();
+        self.heard(self.live(), backend, told, told.waited_us);
     }
 
     #[cold]
@@ -349,6 +375,8 @@ impl App {
         }
         report.ejections = health.ejections();
         report.latency_us = backend.latency.measured_us();
+        report.limit = u64::from(backend.capacity.limit().min(self.policy.max_concurrency));
+        report.undisturbed_us = backend.capacity.base_us();
         report.share_permille = state.share_permille(moment.now_us, slow_start_us);
     }
 }
@@ -371,6 +399,13 @@ impl Candidates for App {
     #[inline]
     fn in_flight(&self, index: usize) -> u32 {
         self.backends[index].in_flight()
+    }
+
+    #[inline]
+    fn is_full(&self, index: usize) -> bool {
+        let most = self.policy.max_concurrency;
+        let live = self.backends[index].live.get();
+        live.is_some_and(|live| live.is_full(most))
     }
 
     #[inline]
@@ -418,7 +453,7 @@ impl health::Pool for Patients<'_> {
     fn host(&self, index: usize) -> Host {
         let backend = &self.0.backends[index];
         let live: &Arc<BackendLive> = backend.live();
-        let in_flight = u64::from(live.in_flight.load(SeqCst));
+        let in_flight = u64::from(live.load.read().in_flight);
         Host {
             counts: backend.counts(),
             tries: live.requests.load(Relaxed).saturating_sub(in_flight),

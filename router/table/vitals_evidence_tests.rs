@@ -13,6 +13,7 @@ fn a_slow_upload_is_not_held_against_the_backend() {
         thread: 0,
         index: 0,
         now_us,
+        wall_us: now_us,
         sent_us: now_us - 60 * SECOND_US,
         waited_us,
         outcome,
@@ -94,6 +95,7 @@ fn who_passed_the_trial_is_not_shunned_for_what_it_took_before() {
         thread: 0,
         index: 0,
         now_us,
+        wall_us: now_us,
         sent_us: now_us - 100 * MS,
         waited_us: 400 * MS,
         outcome: Outcome::Overdue,
@@ -132,7 +134,7 @@ fn who_waits_for_an_app_that_is_deleted_is_woken() {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     for is_whole in [false, true] {
         let (table, app) = app(&[1]);
-        let waiter = app.live().queue.join(10).unwrap();
+        let waiter = app.live().queue.join(&waiting()).unwrap();
         let mut waiter = std::pin::pin!(waiter);
         assert!(waiter.as_mut().poll(&mut context).is_pending());
         if is_whole {

@@ -6,6 +6,8 @@ use std::thread;
 
 use super::*;
 use crate::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op, PolicyRecord};
+use crate::policy::admission::Joining;
+use crate::policy::admission::standing::Pace;
 use crate::policy::balance::Tried;
 use crate::policy::health::{ConnectFailure, Reason};
 use crate::policy::retry::Retry;
@@ -85,6 +87,7 @@ fn tell(app: &App, index: usize, now_us: u64, outcome: Outcome) -> Option<Verdic
         thread: 0,
         index,
         now_us,
+        wall_us: now_us,
         sent_us: now_us - 1,
         waited_us: 1,
         outcome,
@@ -179,7 +182,7 @@ fn those_who_wait_are_woken_when_one_comes_back() {
     let (_table, app) = app(&[1]);
     tell(&app, 0, SECOND_US, REFUSED);
     let live = app.live();
-    let waiter = live.queue.join(10).unwrap();
+    let waiter = live.queue.join(&waiting()).unwrap();
     let mut waiter = std::pin::pin!(waiter);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(waiter.as_mut().poll(&mut context).is_pending());
@@ -391,5 +394,15 @@ fn a_trial_is_claimed_once() {
         });
         assert_eq!(trials, 1, "round {round}");
         app.readmit(0, now_us);
+    }
+}
+
+/// A request that asks for one of ten places in line.
+fn waiting() -> Joining {
+    Joining {
+        limit: 10,
+        now_us: 0,
+        pace: Pace::of(0),
+        held: false,
     }
 }

@@ -272,3 +272,34 @@ fn a_backend_that_hangs_is_not_one_that_is_down() {
         began.elapsed()
     );
 }
+
+#[test]
+fn an_app_without_a_backend_is_wanted_and_may_be_waited_for() {
+    let router = Router::start();
+    let only = Instance::start("only");
+    let app = json!({ "domains": ["shop.example"], "policy": { "boot_wait": "20s" } });
+    router.put("/v1/apps/shop?wait=active", &app).expect(201);
+    let mut client = router.client();
+    client.send(get("shop", "/first"));
+    router.wait_event("app_wanted", "shop", "");
+    assert!(client.silent(Duration::from_millis(100)), "it must be held");
+    router.place("shop", "web.1", only.address());
+    assert_eq!(client.answer().expect(200).text(), "only");
+    assert_eq!(router.events("app_wanted").len(), 1, "told once in a while");
+}
+
+#[test]
+fn a_wait_for_a_first_backend_ends_with_h14() {
+    let router = Router::start();
+    let app = json!({ "domains": ["shop.example"], "policy": { "boot_wait": "300ms" } });
+    router.put("/v1/apps/shop?wait=active", &app).expect(201);
+    let began = Instant::now();
+    let answer = router.get("shop", "/");
+    assert_eq!(answer.code().as_deref(), Some("H14"), "{answer:?}");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    let app = json!({ "domains": ["other.example"] });
+    router.put("/v1/apps/other?wait=active", &app).expect(201);
+    let answer = router.get("other", "/");
+    assert_eq!(answer.code().as_deref(), Some("H14"), "not without asking");
+    router.wait_event("app_wanted", "other", "");
+}

@@ -47,6 +47,7 @@ mod refused_binary;
 mod replay;
 mod retries;
 mod rights;
+mod saturation;
 mod services;
 mod settings;
 mod shrink;

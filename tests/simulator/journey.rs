@@ -9,8 +9,6 @@
 //! Owns the order of the steps and what each tells the health. Every decision
 //! is the router's own: [`portico::table::App`] chooses, judges and budgets.
 
-use std::sync::atomic::Ordering::SeqCst;
-
 use portico::policy::balance::{Ask, Candidates, Choice, Tried};
 use portico::policy::health::Outcome;
 use portico::policy::retry::Retry;
@@ -137,12 +135,8 @@ impl World {
     fn hold(&mut self, router: usize, index: usize) {
         let app = &self.routers[router].app;
         let live = app.backends[index].live();
-        live.in_flight.fetch_add(1, SeqCst);
-        live.requests.fetch_add(1, SeqCst);
-        assert!(
-            live.in_flight.load(SeqCst) <= app.policy.max_concurrency,
-            "a full backend was chosen"
-        );
+        let had_room = live.begin(app.policy.max_concurrency);
+        assert!(had_room, "a full backend was chosen");
         assert!(
             self.setup.weights[index] > 0 || self.setup.weights.iter().all(|&w| w == 0),
             "a spare was chosen beside others"
@@ -257,6 +251,7 @@ impl World {
             thread: request.thread,
             index: attempt.backend,
             now_us,
+            wall_us: now_us,
             sent_us: attempt.chosen_us,
             waited_us: attempt.sent_us.map_or(0, |at| now_us.saturating_sub(at)),
             outcome,
@@ -283,7 +278,7 @@ impl World {
     pub(super) fn release(&mut self, router: usize, index: usize) {
         let router = &self.routers[router];
         let live = router.app.backends[index].live();
-        live.in_flight.fetch_sub(1, SeqCst);
+        live.load.end(true);
         router.live.queue.wake_one();
     }
 
@@ -301,7 +296,7 @@ impl World {
         self.backends[index].has_been_up_since(request.arrived_us)
             && app.state(index).is_in_rotation()
             && !request.tried.contains(index)
-            && app.in_flight(index) < app.policy.max_concurrency
+            && !app.is_full(index)
             && (self.setup.weights[index] > 0 || !has_weight)
     }
 

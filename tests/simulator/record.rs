@@ -12,6 +12,7 @@ use crate::journey::Request;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     QueueFull,
+    Shed,
     QueueTimedOut,
     NoneLeft,
     Closed,

@@ -4,7 +4,9 @@
 //! [`portico::policy::admission`], and the patience of those in it.
 
 use std::pin::Pin;
-use std::task::Context;
+use std::task::{Context, Poll};
+
+use portico::policy::admission::{Joining, Turn};
 
 use crate::arena::Id;
 use crate::engine::{Micros, SECOND};
@@ -37,7 +39,13 @@ impl World {
             Wait::Boot(_) => HELD.max(50 * backends),
         };
         let known = &mut self.routers[router];
-        let Some(place) = known.live.queue.join(places) else {
+        let joined = known.live.queue.join(&Joining {
+            limit: places,
+            now_us: self.engine.now_us(),
+            pace: known.app.pace(),
+            held: wait != Wait::Room,
+        });
+        let Ok(place) = joined else {
             return false;
         };
         known.waiting.push(Waiting {
@@ -76,7 +84,8 @@ impl World {
         loop {
             match self.choose(id, false) {
                 Found::Backend { index, chosen_us } => {
-                    self.leave(id).place.served();
+                    let pace = self.routers[router].app.pace();
+                    self.leave(id).place.served(chosen_us, &pace);
                     return self.begin(id, index, chosen_us);
                 }
                 Found::Full if what != Wait::Room => {
@@ -98,8 +107,13 @@ impl World {
                 .find(|waiting| waiting.request == id)
                 .expect("it must have a place");
             let mut context = Context::from_waker(&waiting.waker);
-            if Pin::new(&mut waiting.place).poll(&mut context).is_pending() {
-                return;
+            match Pin::new(&mut waiting.place).poll(&mut context) {
+                Poll::Pending => return,
+                Poll::Ready(Turn::Come) => {}
+                Poll::Ready(Turn::Shed) => {
+                    drop(self.leave(id));
+                    return self.fail(id, Failure::Shed);
+                }
             }
         }
     }

@@ -28,7 +28,9 @@ pub(super) fn view(backend: &BackendRecord, live: Option<&BackendReport>) -> Val
         "reason": live.map(|live| &live.reason).filter(|reason| !reason.is_empty()),
         "since": live.and_then(|live| moment(live.since_ms)),
         "ejections": live.map(|live| live.ejections),
-        "latency_ms": live.and_then(latency_ms),
+        "latency_ms": live.and_then(|live| ms(live.latency_us)),
+        "undisturbed_ms": live.and_then(|live| ms(live.undisturbed_us)),
+        "limit": live.map(|live| live.limit).filter(|&limit| limit > 0),
         "share": live.map(share),
     });
     if backend.ejected {
@@ -63,8 +65,9 @@ fn moment(at_ms: u64) -> Option<String> {
     (at_ms > 0).then(|| rfc3339(at_ms))
 }
 
-fn latency_ms(live: &BackendReport) -> Option<f64> {
-    (live.latency_us > 0).then(|| live.latency_us as f64 / 1e3)
+/// Milliseconds; 0 is unknown.
+fn ms(us: u64) -> Option<f64> {
+    (us > 0).then(|| us as f64 / 1e3)
 }
 
 /// 1 is the full share of its weight.
@@ -84,6 +87,8 @@ mod tests {
             ejections: 2,
             latency_us: 5_250,
             share_permille: 325,
+            limit: 12,
+            undisturbed_us: 5_000,
             ..BackendReport::default()
         }
     }
@@ -96,6 +101,8 @@ mod tests {
         assert_eq!(view["since"], "2001-09-09T01:46:40.123Z");
         assert_eq!(view["ejections"], 2);
         assert_eq!(view["latency_ms"], 5.25);
+        assert_eq!(view["undisturbed_ms"], 5.0);
+        assert_eq!(view["limit"], 12);
         assert_eq!(view["share"], 0.325);
     }
 
@@ -108,6 +115,8 @@ mod tests {
             "since",
             "ejections",
             "latency_ms",
+            "undisturbed_ms",
+            "limit",
             "share",
         ] {
             assert_eq!(view[key], Value::Null, "{key}");

@@ -106,7 +106,12 @@ impl Wait {
                 }
             }
         }
+        if current.sent_at.is_none() && !ex.upload.is_over() && !ex.upload.awaits_backend() {
+            // It is the client that is waited for.
+            current.checkout.heard();
+        }
         if ex.upload.is_over() && current.sent_at.is_none() {
+            current.checkout.awaits();
             let now = ex.now();
             current.sent_at = Some(now);
             let hedge_us = ex.app.hedge_after_us();

@@ -58,7 +58,12 @@ impl<S: Wire> Exchange<'_, S> {
     pub(super) fn judge(&mut self, checkout: &Checkout, fault: Fault) -> Result<(), Failed> {
         let begun = !self.work.answer.is_empty();
         let setback = match fault {
-            Fault::Final(failed) => return Err(failed),
+            Fault::Final(failed) => {
+                if matches!(failed, Failed::Client(_)) {
+                    self.abandon(checkout);
+                }
+                return Err(failed);
+            }
             Fault::Silent => {
                 self.tell(checkout, Outcome::TimedOut);
                 self.count(Counter::BackendFirstByteTimeout);
@@ -203,6 +208,7 @@ impl<S: Wire> Exchange<'_, S> {
 
     /// Tells of an answer whose head is in.
     pub(super) fn tell_answer(&self, current: &Try) {
+        current.checkout.heard();
         let response = &self.work.response;
         let first_byte_us = self.ledger.first_byte_us().unwrap_or(0);
         // One request is one witness, whatever many backends tell it.
@@ -234,6 +240,15 @@ impl<S: Wire> Exchange<'_, S> {
         tell(&self.client.thread, checkout, sent_at, outcome);
     }
 
+    /// Its client left while the backend was waited for.
+    fn abandon(&self, checkout: &Checkout) {
+        if self.ledger.sent_at.is_some() {
+            let thread = &self.client.thread;
+            let told = telling(thread, checkout, self.ledger.sent_at, Outcome::TimedOut);
+            checkout.app().abandoned(&told);
+        }
+    }
+
     pub(super) fn count(&self, counter: Counter) {
         self.client.thread.cells.inc(counter);
     }
@@ -254,20 +269,9 @@ pub(super) fn tell(
             checkout.backend().live().failures.fetch_add(1, Relaxed);
         }
     }
-    let now_us = match outcome {
-        // Its first byte was noted a moment ago.
-        Outcome::Answered { .. } => thread.clock.recent(),
-        _ => thread.clock.now(),
-    };
-    let verdict = checkout.app().tell(&Told {
-        thread: thread.index,
-        index: checkout.index(),
-        now_us,
-        sent_us: checkout.chosen_us(),
-        waited_us: sent_at.map_or(0, |at| now_us.saturating_sub(at)),
-        outcome,
-        random: thread.random.borrow_mut().u64(..),
-    });
+    let verdict = checkout
+        .app()
+        .tell(&telling(thread, checkout, sent_at, outcome));
     if let Some(verdict) = verdict {
         let Thread { cells, shared, .. } = thread;
         let (app, backend) = (checkout.app(), checkout.backend());
@@ -275,6 +279,29 @@ pub(super) fn tell(
             shared.prober.watch(&app.name, backend.key());
         }
         pronounce(cells, &shared.events, app, backend, &verdict);
+    }
+}
+
+fn telling(
+    thread: &Thread,
+    checkout: &Checkout,
+    sent_at: Option<Micros>,
+    outcome: Outcome,
+) -> Told {
+    let now_us = match outcome {
+        // Its first byte was noted a moment ago.
+        Outcome::Answered { .. } => thread.clock.recent(),
+        _ => thread.clock.now(),
+    };
+    Told {
+        thread: thread.index,
+        index: checkout.index(),
+        now_us,
+        wall_us: thread.clock.unix_us(now_us),
+        sent_us: checkout.chosen_us(),
+        waited_us: sent_at.map_or(0, |at| now_us.saturating_sub(at)),
+        outcome,
+        random: thread.random.borrow_mut().u64(..),
     }
 }
 

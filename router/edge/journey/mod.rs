@@ -200,7 +200,8 @@ async fn route<S: Wire>(
     if app.policy.maintenance {
         return answer(client, work, ledger, upload, Code::H80).await;
     }
-    if app.backends.is_empty() {
+    if app.backends.is_empty() && !pick::waits_for_first(&app) {
+        pick::tell_wanted(&client.thread, &app);
         return answer(client, work, ledger, upload, Code::H14).await;
     }
     prepare(client, work, ledger, &app);

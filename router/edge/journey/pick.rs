@@ -23,11 +23,12 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::open;
 use crate::edge::clock::Micros;
+use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter, Gauge, Histogram};
-use crate::policy::admission::Waiter;
+use crate::policy::admission::{Joining, NoPlace, Turn, Waiter};
 use crate::policy::balance::{Ask, Choice, Tried};
-use crate::table::Policy;
+use crate::table::{App, Policy};
 
 /// A request waits at most this long for a backend with room.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
@@ -122,6 +123,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
                     return Ok(checkout);
                 }
             }
+            Found::None if ex.app.backends.is_empty() => return first(ex).await,
             Found::None if ex.tries.tried.is_empty() => return Err(Failed::Answer(Code::H14)),
             Found::None => {
                 if knocked || boot_wait(ex).is_none() {
@@ -133,6 +135,39 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             }
         }
         now_us = ex.now();
+    }
+}
+
+/// The app has no backend: its first one, where the app says that requests wait
+/// for it.
+async fn first<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, Failed> {
+    let patience = boot_wait(ex).filter(|_| waits_for_first(&ex.app));
+    let Some(patience) = patience else {
+        tell_wanted(&ex.client.thread, &ex.app);
+        return Err(Failed::Answer(Code::H14));
+    };
+    match wait(ex, Wait::Boot(patience)).await {
+        Err(Failed::Answer(Code::H11)) if ex.tries.held => Err(Failed::Answer(Code::H14)),
+        waited => waited,
+    }
+}
+
+/// Whether requests wait for the app's first backend.
+pub(super) fn waits_for_first(app: &App) -> bool {
+    app.policy.boot_wait.is_some_and(|wait| !wait.is_zero())
+}
+
+/// Tells operators, and whoever starts backends on demand, that a request needs
+/// one of an app that has none; now and then while requests come.
+#[cold]
+pub(super) fn tell_wanted(thread: &Thread, app: &App) {
+    let now_us = thread.clock.recent();
+    if app.live().may_tell_wanted(now_us) {
+        let text = match app.backends.len() {
+            0 => "a request came, and no backend is registered".to_owned(),
+            down => format!("a request came, and none of {down} backends accepts connections"),
+        };
+        thread.shared.events.post("app_wanted", &app.name, "", text);
     }
 }
 
@@ -210,16 +245,40 @@ impl Wait {
             .min(ex.expires_at)
     }
 
-    fn counter(self, ended: &Result<Checkout, Failed>) -> Counter {
+    /// What is counted of one that ended.
+    fn counter(self, ended: &Result<Checkout, Unserved>) -> Counter {
         let is_boot = self != Wait::Room;
         match ended {
             Ok(_) if is_boot => Counter::HeldServed,
             Ok(_) => Counter::QueueAdmitted,
-            Err(Failed::Client(_)) if is_boot => Counter::HeldClientLeft,
-            Err(Failed::Client(_)) => Counter::QueueClientLeft,
-            Err(_) if is_boot => Counter::HeldTimedOut,
-            Err(_) => Counter::QueueTimedOut,
+            Err(Unserved::Shed) => Counter::QueueShed,
+            Err(Unserved::Failed(Failed::Client(_))) if is_boot => Counter::HeldClientLeft,
+            Err(Unserved::Failed(Failed::Client(_))) => Counter::QueueClientLeft,
+            Err(Unserved::Failed(_)) if is_boot => Counter::HeldTimedOut,
+            Err(Unserved::Failed(_)) => Counter::QueueTimedOut,
         }
+    }
+}
+
+/// How a wait ends without a backend.
+enum Unserved {
+    /// The line stands, and it waited as long as anyone does then.
+    Shed,
+    Failed(Failed),
+}
+
+impl From<Unserved> for Failed {
+    fn from(unserved: Unserved) -> Failed {
+        match unserved {
+            Unserved::Shed => Failed::Answer(Code::H11),
+            Unserved::Failed(failed) => failed,
+        }
+    }
+}
+
+impl From<Failed> for Unserved {
+    fn from(failed: Failed) -> Unserved {
+        Unserved::Failed(failed)
     }
 }
 
@@ -229,18 +288,33 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
         // A try is under way: better than any place in a line.
         return Err(Failed::Answer(Code::H11));
     }
+    if wait != Wait::Room {
+        tell_wanted(&ex.client.thread, &ex.app);
+    }
     let since = ex.now();
     let live = Arc::clone(ex.app.live());
-    let Some(mut place) = live.queue.join(wait.places(ex)) else {
-        ex.count(Counter::QueueFull);
-        return Err(Failed::Answer(Code::H11));
+    let joined = live.queue.join(&Joining {
+        limit: wait.places(ex),
+        now_us: since,
+        pace: ex.app.pace(),
+        held: wait != Wait::Room,
+    });
+    let mut place = match joined {
+        Ok(place) => place,
+        Err(no_place) => {
+            ex.count(match no_place {
+                NoPlace::Full => Counter::QueueFull,
+                NoPlace::Shed => Counter::QueueShed,
+            });
+            return Err(Failed::Answer(Code::H11));
+        }
     };
     ex.client.thread.cells.up(Gauge::Queued);
     ex.client.deadline.set(wait.until(ex, since));
     let mut what = wait;
     let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut what)).await;
     if waited.is_ok() {
-        place.served();
+        place.served(ex.now(), &ex.app.pace());
     }
     let thread = &ex.client.thread;
     thread.cells.down(Gauge::Queued);
@@ -248,7 +322,7 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
     ex.ledger.queue_us += waited_us;
     thread.cells.observe(Histogram::QueueWait, waited_us);
     thread.cells.inc(wait.counter(&waited));
-    waited
+    waited.map_err(Failed::from)
 }
 
 fn poll_wait<S: Wire>(
@@ -256,12 +330,12 @@ fn poll_wait<S: Wire>(
     ex: &mut Exchange<'_, S>,
     place: &mut Waiter<'_>,
     what: &mut Wait,
-) -> Poll<Result<Checkout, Failed>> {
+) -> Poll<Result<Checkout, Unserved>> {
     loop {
         // Asked again in the line too: room made before joining it woke nobody.
         // By the newest version: a backend may have come, or all have gone.
         if !ex.refresh() {
-            return Poll::Ready(Err(Failed::Answer(Code::H14)));
+            return Poll::Ready(Err(Failed::Answer(Code::H14).into()));
         }
         match choose(ex, ex.now(), false) {
             Found::Backend(checkout) => return Poll::Ready(Ok(checkout)),
@@ -271,13 +345,15 @@ fn poll_wait<S: Wire>(
                 let until = what.until(ex, ex.now());
                 ex.client.deadline.set(until);
             }
-            Found::None if ex.app.backends.is_empty() => {
-                return Poll::Ready(Err(Failed::Answer(Code::H14)));
+            Found::None if ex.app.backends.is_empty() && !waits_for_first(&ex.app) => {
+                return Poll::Ready(Err(Failed::Answer(Code::H14).into()));
             }
             Found::Full | Found::Down(_) | Found::None => {}
         }
-        if Pin::new(&mut *place).poll(cx).is_pending() {
-            break;
+        match Pin::new(&mut *place).poll(cx) {
+            Poll::Ready(Turn::Come) => {}
+            Poll::Ready(Turn::Shed) => return Poll::Ready(Err(Unserved::Shed)),
+            Poll::Pending => break,
         }
     }
     if ex
@@ -285,16 +361,16 @@ fn poll_wait<S: Wire>(
         .poll_gone(cx, ex.client, &mut ex.work.input)
         .is_ready()
     {
-        return Poll::Ready(Err(Failed::Client(Code::H27)));
+        return Poll::Ready(Err(Failed::Client(Code::H27).into()));
     }
     if ex.client.poll_forced(cx).is_ready() {
-        return Poll::Ready(Err(Failed::Forced));
+        return Poll::Ready(Err(Failed::Forced.into()));
     }
     ex.client.deadline.poll(cx).map(|()| {
         if ex.now() >= ex.expires_at {
-            return Err(Failed::Answer(Code::H12));
+            return Err(Failed::Answer(Code::H12).into());
         }
         ex.tries.held = *what != Wait::Room;
-        Err(Failed::Answer(Code::H11))
+        Err(Failed::Answer(Code::H11).into())
     })
 }

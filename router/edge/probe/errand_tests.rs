@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::super::fixture::{self, put};
 use super::*;
 use crate::feed::messages::{AppRecord, ProbeRecord};
+use crate::policy::admission::Joining;
+use crate::policy::admission::standing::Pace;
 use crate::policy::health::{ConnectFailure, Outcome};
 use crate::table::{Table, Told};
 
@@ -26,12 +28,23 @@ fn probed(backends: usize, interval_ms: u64) -> AppRecord {
     fixture::app("a", &vec![ADDRESS; backends], Some(probe))
 }
 
+/// A request that is held for the app.
+fn waiting() -> Joining {
+    Joining {
+        limit: 1,
+        now_us: 0,
+        pace: Pace::of(0),
+        held: true,
+    }
+}
+
 /// Takes the first backend out: nobody answers there.
 fn knock_out(app: &App, now_us: Micros) {
     let verdict = app.tell(&Told {
         thread: 0,
         index: 0,
         now_us,
+        wall_us: now_us,
         sent_us: now_us,
         waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),
@@ -138,7 +151,7 @@ fn a_backend_that_went_away_is_asked_soon_and_sooner_while_requests_wait() {
     let live = app.live();
     let mut place = None;
     let mut wait = || {
-        place.get_or_insert_with(|| live.queue.join(1));
+        place.get_or_insert_with(|| live.queue.join(&waiting()));
     };
     let apart: Vec<Micros> = (0..3).map(|_| next(&mut wait)).collect();
     assert_eq!(apart, [HELD_US; 3]);
@@ -204,6 +217,10 @@ fn connections_are_waited_for_longer_each_time_in_vain() {
     assert_eq!(timeouts(Finding::TimedOut, 3), 4);
     assert_eq!(timeouts(Finding::TimedOut, 255), 255);
     assert_eq!(timeouts(Finding::Refused, 3), 0);
-    let _place = app.live().queue.join(1).expect("there must be room");
+    let _place = app
+        .live()
+        .queue
+        .join(&waiting())
+        .expect("there must be room");
     assert_eq!(errand.patience(&app, 4).connect, FIRST_CONNECT);
 }

@@ -198,6 +198,7 @@ fn refused(app: &App, index: usize) {
         thread: 0,
         index,
         now_us: 1,
+        wall_us: 1,
         sent_us: 1,
         waited_us: 0,
         outcome: Outcome::ConnectFailed(ConnectFailure::Refused),

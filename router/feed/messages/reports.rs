@@ -151,6 +151,13 @@ pub struct BackendReport {
     /// Its share of its weight, in thousandths: below 1,000 while it ramps up.
     #[prost(uint32, tag = "10")]
     pub share_permille: u32,
+    /// Requests that may wait for an answer of it at once, as learned.
+    #[prost(uint64, tag = "11")]
+    pub limit: u64,
+    /// What its answers take while none of them waits for another, microseconds;
+    /// 0: unknown.
+    #[prost(uint64, tag = "12")]
+    pub undisturbed_us: u64,
 }
 
 /// A backend's health as one edge judges it.

@@ -39,7 +39,7 @@ impl<'v, P: Candidates> Among<'v, P> {
     pub(super) fn draw_two(&self, total: u64, random: u64) -> Option<usize> {
         let (first, share) = self.draw(total, random >> 32, None)?;
         let load = self.view.pool.in_flight(first);
-        if load == 0 && self.view.rules.max_concurrency > 0 && !self.is_slow(first) {
+        if load == 0 && self.view.has_room(first) && !self.is_slow(first) {
             // Idle: taking it keeps to the weights exactly.
             return Some(first);
         }

@@ -14,6 +14,7 @@ struct Backend {
     weight: u32,
     ejected: bool,
     in_flight: u32,
+    most: u32,
     state: State,
     latency_us: u64,
     answered_us: u64,
@@ -27,6 +28,7 @@ impl Default for Backend {
             weight: 100,
             ejected: false,
             in_flight: 0,
+            most: 10,
             state: State::Settled,
             latency_us: 0,
             answered_us: 0,
@@ -52,6 +54,10 @@ impl Candidates for Pool {
 
     fn in_flight(&self, index: usize) -> u32 {
         self.0[index].in_flight
+    }
+
+    fn is_full(&self, index: usize) -> bool {
+        self.0[index].in_flight >= self.0[index].most
     }
 
     fn is_settled(&self) -> bool {
@@ -83,15 +89,23 @@ fn active(weights: &[u32]) -> Pool {
     Pool(each.collect())
 }
 
-fn rules(max_concurrency: u32) -> Rules {
+/// The same pool, each of which takes so many requests.
+fn bounded(pool: &[Backend], most: u32) -> Pool {
+    let each = pool.iter().map(|backend| Backend {
+        most,
+        ..backend.clone()
+    });
+    Pool(each.collect())
+}
+
+fn rules() -> Rules {
     Rules {
-        max_concurrency,
         slow_start_us: 10 * SECOND_US,
         median_us: 5_000,
     }
 }
 
-fn pick(pool: &Pool, random: u64, max_concurrency: u32, tried: &Tried) -> Choice {
+fn pick(pool: &Pool, random: u64, most: u32, tried: &Tried) -> Choice {
     let ask = Ask {
         now_us: NOW_US,
         random,
@@ -99,7 +113,7 @@ fn pick(pool: &Pool, random: u64, max_concurrency: u32, tried: &Tried) -> Choice
         repeatable: true,
         hedge: false,
     };
-    choose(pool, &rules(max_concurrency), &ask)
+    choose(&bounded(&pool.0, most), &rules(), &ask)
 }
 
 fn tried(indices: &[usize]) -> Tried {
@@ -138,7 +152,7 @@ fn a_trial_waits_for_a_request_that_may_be_sent_twice_but_not_for_ever() {
         repeatable,
         hedge: false,
     };
-    let at = |now_us, repeatable| choose(&pool, &rules(10), &ask(now_us, repeatable));
+    let at = |now_us, repeatable| choose(&pool, &rules(), &ask(now_us, repeatable));
     assert_eq!(at(NOW_US - 1, true), Choice::Backend(0));
     assert_eq!(at(NOW_US, true), Choice::Trial(1));
     assert_eq!(at(NOW_US + 4 * SECOND_US, false), Choice::Backend(0));
@@ -159,7 +173,7 @@ fn a_lost_trial_and_a_missing_prober_keep_nobody_out_for_ever() {
                 repeatable: true,
                 hedge: false,
             };
-            choose(&pool, &rules(10), &ask)
+            choose(&pool, &rules(), &ask)
         };
         assert_eq!(at(NOW_US + 9 * SECOND_US), Choice::Backend(0), "{state:?}");
         assert_eq!(at(NOW_US + 10 * SECOND_US), Choice::Trial(1), "{state:?}");
@@ -188,6 +202,10 @@ impl Candidates for Shifting {
 
     fn in_flight(&self, _: usize) -> u32 {
         1
+    }
+
+    fn is_full(&self, _: usize) -> bool {
+        false
     }
 
     fn is_settled(&self) -> bool {
@@ -234,7 +252,7 @@ fn a_state_that_changes_during_a_choice_breaks_nothing() {
                 repeatable: true,
                 hedge: false,
             };
-            let choice = choose(&pool, &rules(10), &ask);
+            let choice = choose(&pool, &rules(), &ask);
             let is_gone = states[0] != ramping && states[1] == GONE && at == 0;
             match choice {
                 Choice::Backend(0) => assert!(!is_gone),
@@ -286,12 +304,12 @@ fn a_retry_goes_to_whoever_answered_last_and_a_hedge_to_nobody_that_is_out() {
         repeatable: true,
         hedge: true,
     };
-    assert_eq!(choose(&pool, &rules(10), &ask), Choice::NoneLeft);
+    assert_eq!(choose(&pool, &rules(), &ask), Choice::NoneLeft);
     ask.hedge = false;
-    assert_eq!(choose(&pool, &rules(10), &ask), Choice::Backend(1));
+    assert_eq!(choose(&pool, &rules(), &ask), Choice::Backend(1));
     pool.0[1].state = GONE;
     pool.0[2].failed_us = 1;
-    assert_eq!(choose(&pool, &rules(10), &ask), Choice::AllOut(1));
+    assert_eq!(choose(&pool, &rules(), &ask), Choice::AllOut(1));
 }
 
 #[test]

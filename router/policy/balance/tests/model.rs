@@ -29,6 +29,7 @@ fn backends() -> impl Strategy<Value = Vec<Backend>> {
                 standing,
                 weight,
                 in_flight,
+                most: 10,
                 state,
                 ejected: ejected && weight % 2 == 1,
                 answered_us: times.0,
@@ -139,7 +140,7 @@ proptest! {
     ) {
         let tried = tried(&indices);
         let ask = Ask { now_us: NOW_US, random, tried: &tried, repeatable: true, hedge };
-        let choice = choose(&Pool(pool.clone()), &rules(cap), &ask);
+        let choice = choose(&bounded(&pool, cap), &rules(), &ask);
         let model = Model { pool: &pool, tried: &tried, cap };
         model.check(choice, hedge)?;
     }

@@ -70,7 +70,7 @@ fn a_hiccup_of_a_fast_app_turns_nobody_away() {
     pool.0[2].latency_us = 200;
     let rules = Rules {
         median_us: 200,
-        ..rules(10)
+        ..rules()
     };
     let mut random = fastrand::Rng::with_seed(7);
     let mut taken = [0_u32; 3];

@@ -1,0 +1,170 @@
+//! Whether a line only takes up a burst, or stands.
+//!
+//! Owns the two states of a line and what each allows. Never holds a place and
+//! never reads a clock.
+//!
+//! ```text
+//!              for a whole interval nobody was served within the target,
+//!              and as many came as were served
+//!   flowing ─────────────────────────────────────────────────────▶ standing
+//!      ▲      first come, first served;              newest first; short;   │
+//!      │      as long as the app allows              who waited long goes   │
+//!      └────────────────────────────────────────────────────────────────────┘
+//!                       for a whole interval nobody was shed
+//! ```
+//!
+//! A line that gets shorter does its work: it smooths a burst. One in which
+//! everybody waits, all the time, serves nobody better than a short one would,
+//! only later (Nichols and Jacobson, *Controlling Queue Delay*, 2012). Then
+//! whoever came last is served first: an answer is of use to a client that has
+//! not yet given up (Maurer, *Fail at Scale*, 2015). The line is kept as short as
+//! what is served in a moment, so most of those who cannot be served are told so
+//! at once.
+//!
+//! Times are microseconds.
+
+/// A wait is no matter up to this many times what an answer takes, and never
+/// below the least: so deep a line only evens out what comes.
+const TARGET_TIMES: u64 = 2;
+const LEAST_TARGET_US: u64 = 20_000;
+const MOST_TARGET_US: u64 = 1_000_000;
+/// The least interval: a burst that is over by then was none of ours.
+const LEAST_INTERVAL_US: u64 = 100_000;
+/// A standing line has places for what is served in this share of what an answer
+/// takes.
+const DEPTH_PART: u64 = 2;
+const LEAST_DEPTH_US: u64 = 5_000;
+/// Who waited so long in a standing line is told at once.
+const LEAST_PATIENCE_US: u64 = 50_000;
+/// Places in a standing line: with fewer, its backends might wait for requests.
+const LEAST_PLACES: u32 = 8;
+
+/// What a wait is measured against: an app's own pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// A wait that is no matter, microseconds.
+    pub target_us: u64,
+    /// How long waits must be longer than that, microseconds.
+    pub interval_us: u64,
+    /// How long a standing line is, in the time that it takes to serve.
+    pub depth_us: u64,
+    /// How long a request waits in a standing line, microseconds.
+    pub patience_us: u64,
+}
+
+impl Pace {
+    /// Of an app whose answers usually take so long, 0 if that is unknown.
+    pub fn of(usual_us: u64) -> Pace {
+        Pace {
+            target_us: usual_us
+                .saturating_mul(TARGET_TIMES)
+                .clamp(LEAST_TARGET_US, MOST_TARGET_US),
+            interval_us: usual_us.saturating_mul(2).max(LEAST_INTERVAL_US),
+            depth_us: (usual_us / DEPTH_PART).max(LEAST_DEPTH_US),
+            patience_us: usual_us.max(LEAST_PATIENCE_US),
+        }
+    }
+}
+
+/// A time in which nobody was served within the target.
+#[derive(Debug)]
+struct Late {
+    since_us: u64,
+    joined: u32,
+    served: u32,
+}
+
+/// The state of a line.
+#[derive(Debug, Default)]
+pub struct Standing {
+    is_standing: bool,
+    /// While nobody is served within the target: since when, and how many came
+    /// and were served since.
+    late: Option<Late>,
+    /// When someone was last shed.
+    shed_us: u64,
+    /// Served since then, and in the interval before it.
+    counted_from_us: u64,
+    served: u32,
+    served_before: u32,
+}
+
+impl Standing {
+    /// Whether it stands.
+    pub fn is_standing(&self) -> bool {
+        self.is_standing
+    }
+
+    /// Someone was served after so long.
+    pub fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) {
+        self.count(now_us, pace);
+        if self.is_standing {
+            return;
+        }
+        if waited_us < pace.target_us {
+            self.late = None;
+            return;
+        }
+        let late = self.late.get_or_insert(Late {
+            since_us: now_us,
+            joined: 0,
+            served: 0,
+        });
+        late.served += 1;
+        if now_us.saturating_sub(late.since_us) < pace.interval_us {
+            return;
+        }
+        // One that gets shorter will be gone by itself.
+        if late.joined.saturating_mul(10) >= late.served.saturating_mul(9) {
+            self.is_standing = true;
+            self.shed_us = now_us;
+        }
+        self.late = None;
+    }
+
+    /// Someone asks for a place.
+    pub fn asked(&mut self) {
+        if let Some(late) = &mut self.late {
+            late.joined += 1;
+        }
+    }
+
+    fn count(&mut self, now_us: u64, pace: &Pace) {
+        let since_us = now_us.saturating_sub(self.counted_from_us);
+        if since_us >= pace.interval_us {
+            // Nobody for a whole interval: what was before says nothing.
+            let is_next = since_us < 2 * pace.interval_us;
+            self.served_before = if is_next { self.served } else { 0 };
+            self.served = 0;
+            self.counted_from_us = now_us;
+        }
+        self.served += 1;
+    }
+
+    /// Someone was shed.
+    pub fn shed(&mut self, now_us: u64) {
+        self.shed_us = now_us;
+    }
+
+    /// The line is empty: no one is late any more.
+    pub fn emptied(&mut self) {
+        self.late = None;
+    }
+
+    /// Places for requests, of the `most` there may be. Ends the standing if it
+    /// is over.
+    pub fn places(&mut self, most: u32, now_us: u64, pace: &Pace) -> u32 {
+        if self.is_standing && now_us.saturating_sub(self.shed_us) >= pace.interval_us {
+            self.is_standing = false;
+        }
+        if !self.is_standing {
+            return most;
+        }
+        let served = u64::from(self.served.max(self.served_before));
+        let within = served * pace.depth_us / pace.interval_us;
+        u32::try_from(within)
+            .unwrap_or(u32::MAX)
+            .max(LEAST_PLACES)
+            .min(most)
+    }
+}

@@ -1,0 +1,441 @@
+//! How many requests a backend can have at once without making them wait
+//! inside it: learned from its answers, where nobody has said.
+//!
+//! Owns one backend's limit and the measure it goes by. Never reads a clock,
+//! never counts or refuses a request: who is over the limit waits in the app's
+//! line ([`super::admission`]), and what waits there too long is shed there.
+//!
+//! A backend that is given more than it can do lets requests queue inside it:
+//! its answers take longer, and no more of them come. By Little's law, of `L`
+//! requests that take `R` each where they would take `B` undisturbed,
+//! `L (1 - B/R)` are waiting (Brakmo and Peterson, *TCP Vegas*, 1995). The limit
+//! rises while hardly anyone waits and sinks when more than [`QUEUED`] or so do.
+//!
+//! ```text
+//!           nobody was turned away: B follows what answers take
+//!             ┌───┐
+//!             │   ▼   turned away, hardly anyone waits inside: + 1, 2, 4 …
+//!           cruise ◀──────────────────────────────────────────────┐
+//!             │  │  too many wait inside: L · B/R + what may wait ─┤
+//!             │  └── every few seconds of it ──▶ dip to 0.7 L ─────┘
+//!             ▼
+//!   a step down that shortened nothing: back, and B is what answers take now
+//! ```
+//!
+//! `B` is the hard part: work changes, so the fastest answers ever are no
+//! measure of what an undisturbed one takes. What tells is a step down. If
+//! requests wait inside, fewer of them are answered sooner, in proportion; if not,
+//! the step was for nothing, is taken back, and `B` was wrong. Steps down come by
+//! themselves when answers take longer, and else as a short dip now and then
+//! (after *BBR*'s probe of the round trip, Cardwell et al., 2016), at moments
+//! that all routers share, so that those who share a backend see it together
+//! with less to do. A dip delays some requests by a few milliseconds. It refuses
+//! none: [`super::admission`] takes no notice of a wait that short.
+//!
+//! **Invariant**: the limit is at least 1 and at most what the app allows, and a
+//! backend at which nobody is turned away is never given less than four times
+//! what it has at once.
+//!
+//! Times are microseconds.
+
+/// What a backend may have before anything is known of it, and what it is never
+/// cut below while nobody is turned away.
+pub const FIRST: u32 = 16;
+
+/// Requests that may wait inside a backend, so that it never waits for one.
+const QUEUED: f64 = 0.75;
+/// The same as a share of the limit, where that is more: of a hundred requests
+/// one more or less cannot be told from noise.
+const QUEUED_SHARE: f64 = 0.075;
+/// And of what cannot be told from noise in a window, this share.
+const QUEUED_BY_ERROR: f64 = 0.75;
+
+/// A dip's share of the limit.
+const DIP: f64 = 0.7;
+/// A step down tells something from this share of the limit before it.
+const TELLING: f64 = 0.85;
+/// A step down helped if answers became shorter by this share of what they would
+/// have if all of it had been waiting.
+const HELPED: f64 = 0.4;
+/// At most this much is cut in one step: it may be for nothing.
+const CUT: f64 = 0.5;
+
+/// From one dip to the next, at least, and as a multiple of what an answer takes.
+const DIP_EVERY_US: u64 = 2_000_000;
+const DIP_EVERY_TIMES: u64 = 30;
+
+/// A window lasts so long, and as a multiple of what an answer takes.
+const WINDOW_US: u64 = 50_000;
+const WINDOW_TIMES: u64 = 2;
+/// Answers in a window, unless what they say is plain or it lasts too long.
+const ENOUGH: f64 = 32.0;
+/// More where answers differ: so many for each unit of their relative variance.
+const ENOUGH_BY_SPREAD: f64 = 128.0;
+const MOST_ENOUGH: f64 = 400.0;
+const PLAIN_ENOUGH: u32 = 12;
+const LONGEST_WINDOWS: u64 = 6;
+/// Weight of a new window in what is known of how answers differ.
+const SPREAD_WEIGHT: f64 = 0.1;
+
+/// One answer counts for at most so many times what an undisturbed one takes.
+const MOST_TIMES: f64 = 16.0;
+
+/// What was seen of a backend since its limit was set last.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Answers that came in it. All of them: of those to requests sent in it,
+    /// the long ones would be missing.
+    pub answers: u32,
+    /// The sum of the times to their first bytes, microseconds.
+    pub sum_us: u64,
+    /// How long it has lasted, microseconds.
+    pub length_us: u64,
+    /// Whether the backend had as many requests as it may at some moment.
+    pub was_full: bool,
+}
+
+impl Window {
+    fn mean_us(&self) -> f64 {
+        self.sum_us as f64 / f64::from(self.answers.max(1))
+    }
+
+    /// Requests it had at once, on average.
+    fn load(&self) -> f64 {
+        self.sum_us as f64 / self.length_us.max(1) as f64
+    }
+}
+
+/// What is to be done until a window is looked at again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The window goes on for so long: it says too little yet.
+    Extend {
+        /// Microseconds.
+        for_us: u64,
+    },
+    /// Another begins.
+    Begin {
+        /// Requests that the backend may have at once.
+        limit: u32,
+        /// Until it begins, microseconds: answers that come before are of the
+        /// limit before.
+        after_us: u64,
+        /// How long it lasts then, microseconds.
+        for_us: u64,
+        /// No answer counts for more, microseconds.
+        most_us: u64,
+    },
+}
+
+/// A step down whose effect is awaited.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The limit before it.
+    from: f64,
+    /// What answers took then.
+    mean_us: f64,
+}
+
+/// What answers took in a window.
+#[derive(Clone, Copy, Debug)]
+struct Mean {
+    us: f64,
+    /// The standard error, relative.
+    error: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Cruise,
+    /// The limit is lowered for one window, from this.
+    Dip(Step),
+}
+
+/// One backend's limit.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    /// What it is between dips.
+    limit: f64,
+    /// What it is now, whole.
+    applied: u32,
+    /// What an undisturbed answer takes; 0: unknown.
+    base_us: f64,
+    /// Whether that was ever measured with nobody waiting, as far as is known.
+    is_base_known: bool,
+    phase: Phase,
+    /// Where the limit has been sinking from.
+    sinking: Option<Step>,
+    /// The next rise, if nothing speaks against it.
+    rise: f64,
+    /// No queue was ever met: it rises by doubling.
+    is_new: bool,
+    next_dip_us: u64,
+    /// Windows closed: fractions of a limit are spread over them.
+    windows: u32,
+    /// The relative variance of what single answers take, from how much the
+    /// means of windows differ.
+    spread: f64,
+    /// The mean of the window before, if its limit was about the same.
+    before_us: Option<f64>,
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Limiter {
+            limit: f64::from(FIRST),
+            applied: FIRST,
+            base_us: 0.0,
+            is_base_known: false,
+            phase: Phase::Cruise,
+            sinking: None,
+            rise: 1.0,
+            is_new: true,
+            next_dip_us: 0,
+            windows: 0,
+            spread: 0.0,
+            before_us: None,
+        }
+    }
+}
+
+impl Limiter {
+    /// Requests that the backend may have at once.
+    pub fn limit(&self) -> u32 {
+        self.applied
+    }
+
+    /// What an undisturbed answer takes, microseconds; 0: unknown.
+    pub fn base_us(&self) -> u64 {
+        self.base_us as u64
+    }
+
+    /// Looks at what was seen since the last step. `now_us` is by a clock that
+    /// only rises, `wall_us` by one that routers share, if only about; `most` is
+    /// what the app allows, above 0.
+    pub fn step(&mut self, window: &Window, now_us: u64, wall_us: u64, most: u32) -> Next {
+        let mean_us = window.mean_us();
+        if let Some(for_us) = self.extension(window, mean_us) {
+            return Next::Extend { for_us };
+        }
+        // The first tells how it began, not how it is.
+        if window.answers > 0 && self.windows > 0 {
+            let mean = self.read(window, mean_us);
+            match self.phase {
+                Phase::Dip(step) => self.climb_out(step, &mean, now_us, wall_us),
+                Phase::Cruise if window.was_full => self.cruise(&mean, now_us),
+                Phase::Cruise => self.idle(window, mean_us),
+            }
+        }
+        self.limit = self.limit.clamp(1.0, f64::from(most));
+        self.begin(mean_us, most)
+    }
+
+    /// How much longer the window should last to say something; `None`: it does.
+    fn extension(&self, window: &Window, mean_us: f64) -> Option<u64> {
+        let usual_us = window_us(self.base_us.max(mean_us));
+        let enough = (ENOUGH_BY_SPREAD * self.spread).clamp(ENOUGH, MOST_ENOUGH);
+        let error = (self.spread / f64::from(window.answers.max(1))).sqrt();
+        let is_plain = window.was_full
+            && window.answers >= PLAIN_ENOUGH
+            && self.base_us > 0.0
+            && mean_us > self.base_us * (1.3 + 3.0 * error);
+        let is_over = f64::from(window.answers) >= enough
+            || is_plain
+            || window.length_us >= LONGEST_WINDOWS * usual_us;
+        (!is_over).then_some(usual_us / 4)
+    }
+
+    /// A window's mean, and how far to trust it.
+    fn read(&mut self, window: &Window, mean_us: f64) -> Mean {
+        let answers = f64::from(window.answers);
+        let is_cruise = matches!(self.phase, Phase::Cruise);
+        if let Some(before_us) = self.before_us.filter(|_| is_cruise) {
+            let apart = (mean_us - before_us) / before_us;
+            // A change of what they take is no difference between answers.
+            let seen = (apart * apart * answers / 2.0).min(4.0 * self.spread + 0.05);
+            self.spread += (seen - self.spread) * SPREAD_WEIGHT;
+        }
+        self.before_us = is_cruise.then_some(mean_us);
+        Mean {
+            us: mean_us,
+            error: (self.spread / answers).sqrt(),
+        }
+    }
+
+    /// Nobody was turned away: what answers take is what they take.
+    fn idle(&mut self, window: &Window, mean_us: f64) {
+        let weight = if self.base_us == 0.0 {
+            1.0
+        } else if mean_us < self.base_us {
+            0.25
+        } else {
+            // It may be a queue that grows below the limit: slowly.
+            0.05
+        };
+        self.base_us += (mean_us - self.base_us) * weight;
+        self.is_base_known = true;
+        self.sinking = None;
+        self.rise = 1.0;
+        // A limit far above what was ever needed bounds nothing.
+        let needed = (4.0 * window.load()).max(f64::from(FIRST));
+        if self.limit > needed {
+            self.limit = (self.limit * 0.9).max(needed);
+        }
+    }
+
+    /// It had all that it may have.
+    fn cruise(&mut self, mean: &Mean, now_us: u64) {
+        let used = f64::from(self.applied);
+        if self.base_us == 0.0 {
+            self.base_us = mean.us;
+        } else if self.has_sunk_for_nothing(used, mean) {
+            return;
+        }
+        if mean.us < self.base_us * (0.85 - 2.0 * mean.error) {
+            self.base_us += (mean.us - self.base_us) / 2.0;
+        }
+        let may_wait = may_wait(used, mean);
+        let longer = mean.us / self.base_us - 1.0;
+        let waiting = used * longer / (1.0 + longer);
+        if waiting > 1.4 * may_wait && longer > 2.0 * mean.error {
+            self.sink(used, mean, may_wait);
+        } else if self.is_base_known && (waiting < 0.7 * may_wait || longer < mean.error) {
+            self.sinking = None;
+            let rise = if self.is_new { self.limit } else { self.rise };
+            self.limit += rise;
+            self.rise = (2.0 * self.rise).min((self.limit / 4.0).max(1.0));
+        } else {
+            self.sinking = None;
+            self.rise = 1.0;
+        }
+        if self.wants_dip(now_us) {
+            self.sinking = None;
+            let from = self.limit;
+            self.phase = Phase::Dip(Step {
+                from,
+                mean_us: mean.us,
+            });
+        }
+    }
+
+    fn sink(&mut self, used: f64, mean: &Mean, may_wait: f64) {
+        self.is_new = false;
+        self.rise = 1.0;
+        self.sinking.get_or_insert(Step {
+            from: used,
+            mean_us: mean.us,
+        });
+        let wanted = used * self.base_us / mean.us + may_wait;
+        let wanted = wanted.max(CUT * used);
+        if wanted < self.limit {
+            // The more of the difference may be noise, the less of it is believed.
+            let trust = 1.0 / (1.0 + 4.0 * mean.error);
+            self.limit += (wanted - self.limit) * trust;
+        }
+    }
+
+    /// Whether the limit has sunk far enough to tell, and answers take what they
+    /// took: then nobody waits inside, and it is back where it was.
+    fn has_sunk_for_nothing(&mut self, used: f64, mean: &Mean) -> bool {
+        let Some(step) = self.sinking else {
+            return false;
+        };
+        if used > TELLING * step.from {
+            return false;
+        }
+        if helped(&step, used, mean) {
+            self.sinking = Some(Step {
+                from: used,
+                mean_us: mean.us,
+            });
+            return false;
+        }
+        self.sinking = None;
+        self.base_us = mean.us;
+        self.is_base_known = true;
+        self.limit = step.from;
+        true
+    }
+
+    /// Due, and deep enough to tell something. A new limit is not dipped: it
+    /// rises until it meets a queue.
+    fn wants_dip(&self, now_us: u64) -> bool {
+        let is_due = now_us >= self.next_dip_us && !self.is_new;
+        let is_due = is_due && self.sinking.is_none();
+        (is_due || !self.is_base_known) && self.limit >= 2.0
+    }
+
+    /// A dip's window is over.
+    fn climb_out(&mut self, step: Step, mean: &Mean, now_us: u64, wall_us: u64) {
+        self.phase = Phase::Cruise;
+        self.limit = step.from;
+        let every_us = DIP_EVERY_US.max(DIP_EVERY_TIMES * mean.us as u64);
+        // The next of the moments that are the same for every router.
+        let every_us = every_us.next_power_of_two();
+        self.next_dip_us = now_us + every_us - wall_us % every_us;
+        if helped(&step, f64::from(self.applied), mean) {
+            self.is_base_known = mean.us >= self.base_us * (0.95 - mean.error);
+            if !self.is_base_known {
+                // They waited until now, and may do even so: another look.
+                self.base_us = mean.us;
+            }
+            let wanted = step.from * self.base_us / step.mean_us + may_wait(step.from, mean);
+            self.limit = wanted.clamp(f64::from(self.applied), step.from);
+            return;
+        }
+        let apart = (mean.us / self.base_us - 1.0).abs();
+        let is_new = !self.is_base_known || apart > 3.0 * mean.error;
+        let weight = if is_new { 1.0 } else { 0.3 };
+        self.base_us += (mean.us - self.base_us) * weight;
+        self.is_base_known = true;
+    }
+
+    fn begin(&mut self, mean_us: f64, most: u32) -> Next {
+        let before = f64::from(self.applied);
+        self.windows = self.windows.wrapping_add(1);
+        let limit = match self.phase {
+            Phase::Dip(step) => (step.from * DIP).round(),
+            // Multiples of the golden ratio: fractions come out right on average,
+            // soon.
+            Phase::Cruise => {
+                (self.limit + (f64::from(self.windows) * 0.618_033_988).fract()).floor()
+            }
+        };
+        self.applied = (limit as u32).clamp(1, most);
+        let is_changed = (f64::from(self.applied) / before - 1.0).abs() > 0.12;
+        let after_us = if is_changed { mean_us as u64 } else { 0 };
+        if is_changed {
+            self.before_us = None;
+        }
+        Next::Begin {
+            limit: self.applied,
+            after_us,
+            for_us: window_us(self.base_us),
+            most_us: match self.base_us {
+                0.0 => u64::MAX,
+                base_us => (MOST_TIMES * base_us) as u64,
+            },
+        }
+    }
+}
+
+/// Requests that may wait inside a backend that has so many: more where answers
+/// differ, since there the next one may come sooner or later.
+fn may_wait(used: f64, mean: &Mean) -> f64 {
+    QUEUED.max(QUEUED_SHARE * used) + used * mean.error * QUEUED_BY_ERROR
+}
+
+/// Whether answers became shorter with the step down to `used`.
+fn helped(step: &Step, used: f64, mean: &Mean) -> bool {
+    let shorter = 1.0 - mean.us / step.mean_us;
+    let fewer = 1.0 - used / step.from;
+    shorter > HELPED * fewer
+}
+
+fn window_us(mean_us: f64) -> u64 {
+    WINDOW_US.max(WINDOW_TIMES * mean_us as u64)
+}
+
+#[cfg(test)]
+#[path = "concurrency_tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+//! More requests than an app can answer: those that it can are answered, in
+//! time, and the others are told so at once. Nobody has said how many it can.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::load::Sent;
+use crate::harness::{Backend, Load, Router, answer_ok, eventually, get, pause};
+
+/// A backend that serves so many requests at once, each for so long, and lets
+/// all others wait inside.
+fn workers(count: usize, each: Duration) -> Backend {
+    let free = Arc::new((Mutex::new(count), Condvar::new()));
+    Backend::app(move |_| {
+        let (free, freed) = &*free;
+        let mut count = free.lock().expect("no worker panics");
+        while *count == 0 {
+            count = freed.wait(count).expect("no worker panics");
+        }
+        *count -= 1;
+        drop(count);
+        pause(each);
+        *free.lock().expect("no worker panics") += 1;
+        freed.notify_one();
+        answer_ok("done")
+    })
+}
+
+fn codes(sent: &[Sent]) -> Vec<String> {
+    let answers = sent.iter().filter_map(|sent| sent.result.as_ref().ok());
+    answers.filter_map(|answer| answer.code()).collect()
+}
+
+/// Load from so many places that the line stands, until it does.
+fn flood(router: &Router) -> Vec<Load> {
+    let loads: Vec<_> = (0..4).map(|_| Load::gets(router, "shop", 150)).collect();
+    eventually("requests are shed", || {
+        (router.counted("portico_queue_waits_total", "shed") > 0.0).then_some(())
+    });
+    loads
+}
+
+#[test]
+fn what_an_app_cannot_do_is_refused_at_once_and_what_it_can_is_done() {
+    let router = Router::start();
+    let one = workers(2, Duration::from_millis(40));
+    // 50 a second, of 600.
+    router.serve("shop", &[&one]);
+    let loads = flood(&router);
+    for load in &loads {
+        load.wait(300);
+    }
+    let sent: Vec<Sent> = loads.into_iter().flat_map(Load::stop).collect();
+    let done: Vec<_> = sent.iter().filter(|sent| sent.is(200)).collect();
+    assert!(done.len() >= 20, "{} of {}", done.len(), sent.len());
+    let codes = codes(&sent);
+    assert!(codes.iter().all(|code| code == "H11"), "{codes:?}");
+    let shed = sent.iter().filter_map(|sent| sent.result.as_ref().ok());
+    let shed = shed.filter(|answer| answer.status == 503);
+    for answer in shed {
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_ne!(answer.header("connection"), Some("close"));
+    }
+    let limit = router.backend("shop", "web.1")["limit"].as_u64();
+    assert!(limit.is_some_and(|limit| limit <= 8), "{limit:?}");
+}
+
+#[test]
+fn nothing_is_shed_once_a_spike_is_over() {
+    let router = Router::start();
+    let one = workers(2, Duration::from_millis(20));
+    router.serve("shop", &[&one]);
+    for load in flood(&router) {
+        load.stop();
+    }
+    let over = Instant::now();
+    eventually("the line is gone", || {
+        let load = Load::gets(&router, "shop", 20);
+        load.wait(20);
+        codes(&load.stop()).is_empty().then_some(())
+    });
+    assert!(
+        over.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        over.elapsed()
+    );
+}
+
+#[test]
+fn a_burst_is_queued_and_answered_whole() {
+    let router = Router::start();
+    let one = workers(2, Duration::from_millis(20));
+    router.serve_with("shop", &json!({ "max_concurrency": 2 }), &[&one]);
+    let mut burst: Vec<_> = (0..50)
+        .map(|number| {
+            let mut client = router.client();
+            client.send(get("shop", &format!("/burst/{number}")));
+            client
+        })
+        .collect();
+    for client in &mut burst {
+        client.answer().expect(200);
+    }
+}
+
+/// Streams, long answers and pipes are in flight for as long as they like: they
+/// keep nobody from their backend.
+#[test]
+fn answers_that_go_on_take_no_part_of_what_is_learned() {
+    let router = Router::start();
+    let streams = Backend::script(|mut conn| {
+        while let Some(request) = conn.request() {
+            if request.target.starts_with("/stream") {
+                conn.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+                while conn.take(1).is_some() {}
+                return;
+            }
+            conn.write(answer_ok("short"));
+        }
+    });
+    router.serve("shop", &[&streams]);
+    let open: Vec<_> = (0..60)
+        .map(|number| {
+            let mut client = router.client();
+            client.send(get("shop", &format!("/stream/{number}")));
+            client.head().expect("it must begin");
+            client
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(router.get("shop", "/").expect(200).text(), "short");
+    }
+    drop(open);
+}
