@@ -48,6 +48,17 @@
 //!
 //! `tests/simulator` runs these policies in virtual time, by a seed.
 //!
+//! # Whose turn it is
+//!
+//! A thread's runtime serves what is ready in the order in which it became so,
+//! and knows nothing of apps. While there is time for all, that is right. A
+//! thread that is late though it never rests ([`policy::overload`]) shuts its
+//! gate ([`edge::gate`]): requests join their app's line, and one round after the
+//! other is let through, by fair queueing ([`policy::fair_queue`]).
+//!
+//! - **Invariant**: nobody is refused for overload while the processor has idle
+//!   time, nor while his app asks for less than its share.
+//!
 //! # How nothing stops the world
 //!
 //! Every edge is born the same way: it loads its table, says that it is warm,
@@ -95,6 +106,8 @@
 //! |---|---|
 //! | when a backend is ejected, and comes back | `policy/health`: `streak`, `rate`, `backoff`; the caps in `ward` |
 //! | who gets a request | `policy/balance` |
+//! | when a thread is saturated, how long a round is | `policy/overload.rs` |
+//! | whose turn it is then, and who is refused | `policy/fair_queue.rs`; what a request costs `edge/gate` |
 //! | what may be sent again | `edge/journey/judge.rs`, the sum in `policy/retry.rs` |
 //! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
 //! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use portico::edge::door::Door;
+use portico::edge::gate::Episodes;
 use portico::edge::leaving::{Occasion, Timetable};
 use portico::edge::sync::Holdings;
 use portico::edge::{Shared, thread};
@@ -141,6 +143,7 @@ fn count(what: &str, backends: &[SocketAddr]) {
     let buffer = log.buffer();
     let shared = Arc::new(Shared {
         table: Arc::new(table(backends)),
+        door: Door::new(&settings.edge.clients),
         settings,
         cells: vec![Arc::default()],
         beats: [AtomicU64::new(0)].into(),
@@ -148,6 +151,7 @@ fn count(what: &str, backends: &[SocketAddr]) {
         duty: Arc::default(),
         origin: std::time::Instant::now(),
         events: portico::edge::sync::event_queue().0,
+        episodes: Episodes::default(),
         prober: portico::edge::probe::prober().0,
     });
     let listener = TcpListener::bind("127.0.0.1:0").expect("the edge must bind");

@@ -193,7 +193,9 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         .map_err(system("the snapshot's thread"))?;
     let api_requests = ApiRequests::default();
 
-    let mut told = processes.follow();
+    let runtime = runtime().map_err(system("the runtime"))?;
+    // Before anybody can ask what is active, or whether all is well.
+    let told = runtime.block_on(fleet.meet(processes.follow()));
     let admin_state = AdminState {
         registry: registry.clone(),
         fleet: fleet.clone(),
@@ -213,11 +215,9 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         stopping: stopping.clone(),
     };
     let router = api::router(state).layer(counted);
-    runtime().map_err(system("the runtime"))?.block_on(async {
+    runtime.block_on(async {
         feed.set_nonblocking(true).map_err(system("the feed's listener"))?;
         let feed = tokio::net::UnixListener::from_std(feed).map_err(system("the feed's listener"))?;
-        // Before anybody can ask what is active.
-        fleet.meet(&mut told).await;
         lifeline.ready();
         let mut running = JoinSet::new();
         running.spawn(fleet::follow(fleet.clone(), told));

@@ -148,6 +148,20 @@ impl Clock {
         tokio::time::sleep(Duration::from_micros(left)).await;
     }
 
+    /// Brings the time of a deadline forward to now, by its
+    /// [`slot`](Deadline::slot).
+    pub fn expire(&self, slot: u32) {
+        let waker = {
+            let mut slots = self.0.slots.borrow_mut();
+            let slot = &mut slots.all[slot as usize];
+            slot.fired = true;
+            slot.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Wakes every task that waits on a deadline, due or not: how a drain
     /// reaches connections that wait for their client.
     pub fn wake_all(&self) {
@@ -221,6 +235,11 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    /// Its number: no other deadline of the clock has it.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+
     /// Due at `at`, replacing what was.
     pub fn set(&self, at: Micros) {
         let inner = &self.clock.0;

@@ -1,15 +1,17 @@
 //! Accepting client connections.
 //!
-//! Owns when a listener is opened, and its accept loop on one thread: one that
-//! listened before its edge serves would hold clients that nobody accepts. At the
-//! descriptor limit
-//! accepting pauses, it does not fail; an edge that leaves first takes what the
+//! Owns when a listener is opened (one that listened before its edge serves would
+//! hold clients that nobody accepts), its accept loop on one thread, and turning
+//! clients away beyond the [`door`](super::door)'s limits. Where descriptors run
+//! short it closes who waits longest for a next request, else it pauses; accepting
+//! does not fail, and leaves some for backends. An edge that leaves first takes what the
 //! kernel has already accepted on its behalf, since nobody may take it up: a
 //! successor may listen elsewhere, and at a shutdown there is none.
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,13 +19,17 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::door::{Pass, Plight};
 use super::journey;
 use super::thread::{Listening, Thread};
 use crate::heritage::BACKLOG;
 use crate::observe::Counter;
 
-/// How long accepting rests when the process has no descriptor left.
+/// How long accepting rests when the process has no descriptor to spare.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections accepted in one go by a thread that has more to do than it can.
+const AT_ONCE: u32 = 32;
 
 /// Connections that are taken from the backlog by an edge that leaves: clients
 /// that come faster than they are taken would otherwise keep it.
@@ -70,6 +76,7 @@ pub async fn accept(listening: Listening, listener: TcpListener) {
     };
     // The deadline never comes due: it is how a leave wakes this task.
     let wake = thread.clock.deadline();
+    let mut at_once = 0;
     loop {
         let accepted = poll_fn(|cx| {
             if !thread.is_serving() {
@@ -83,8 +90,18 @@ pub async fn accept(listening: Listening, listener: TcpListener) {
         });
         match accepted.await {
             None => break,
-            Some(Ok((stream, peer))) => welcome(thread, stream, peer),
-            Some(Err(error)) => refused(thread, &error).await,
+            Some(Ok((stream, peer))) => {
+                if welcome(thread, stream, peer) {
+                    relieve(thread, &listener).await;
+                }
+                at_once += 1;
+                if at_once >= AT_ONCE && thread.gate.is_shut() {
+                    // Those that are open have a turn between.
+                    at_once = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Some(Err(error)) => refused(thread, &listener, &error).await,
         }
     }
     if let Ok(listener) = listener.into_std() {
@@ -102,7 +119,7 @@ fn take_rest(thread: &Rc<Thread>, listener: &TcpListener) {
                     .set_nonblocking(true)
                     .and_then(|()| TcpStream::from_std(stream));
                 if let Ok(stream) = stream {
-                    welcome(thread, stream, peer);
+                    let _ = welcome(thread, stream, peer);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -112,21 +129,92 @@ fn take_rest(thread: &Rc<Thread>, listener: &TcpListener) {
     }
 }
 
-fn welcome(thread: &Rc<Thread>, stream: TcpStream, peer: SocketAddr) {
+/// Serves a connection, or turns it away. Whether descriptors are short now.
+fn welcome(thread: &Rc<Thread>, stream: TcpStream, peer: SocketAddr) -> bool {
+    let pass = match admit(thread, peer.ip()) {
+        Ok(pass) => pass,
+        Err(plight) => {
+            turn_away(thread, &stream, plight);
+            return false;
+        }
+    };
     thread.cells.inc(Counter::ConnectionsAccepted);
     let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else {
         thread.cells.inc(Counter::ClosedError);
-        return;
+        return false;
     };
-    thread.spawn(journey::serve(Rc::clone(thread), stream, peer, local));
+    let is_short = thread.shared.door.is_reserved(stream.as_raw_fd());
+    thread.spawn(journey::serve(thread.opened(pass), stream, peer, local));
+    is_short
+}
+
+/// Whether there may be one more. Balancers in front stand for many clients:
+/// their addresses do not count.
+fn admit(thread: &Thread, address: IpAddr) -> Result<Option<Pass>, Plight> {
+    let shared = &thread.shared;
+    let pass = match shared.settings.edge.trusts(address) {
+        true => None,
+        false => shared.door.enter(address)?,
+    };
+    if shared.connections() >= shared.door.most() as u64 && !thread.dismiss_one() {
+        shared.door.want();
+        return Err(Plight::Full);
+    }
+    Ok(pass)
+}
+
+fn turn_away(thread: &Thread, stream: &TcpStream, plight: Plight) {
+    thread.cells.inc(match plight {
+        Plight::Address => Counter::RefusedAddress,
+        _ => Counter::RefusedFull,
+    });
+    tell(thread, plight);
+    // At once, and without a trace in the kernel.
+    let _ = stream.set_zero_linger();
+}
+
+fn tell(thread: &Thread, plight: Plight) {
+    if let Some((kind, text)) = thread.shared.door.tell(plight, thread.clock.now()) {
+        tracing::warn!(kind, "{text}");
+        thread.shared.events.post(kind, "", "", text);
+    }
+}
+
+/// Makes do with the descriptors there are: closes who waits longest, and rests
+/// while there is nobody and none.
+async fn relieve(thread: &Thread, listener: &tokio::net::TcpListener) {
+    tell(thread, Plight::Descriptors);
+    if thread.dismiss_one() {
+        // Its task closes it.
+        tokio::task::yield_now().await;
+        return;
+    }
+    while thread.is_serving() && is_short(thread, listener) {
+        tokio::time::sleep(PAUSE).await;
+        thread.dismiss_one();
+    }
+}
+
+/// Whether the next descriptor would be one of the reserve: the system gives
+/// the lowest number that is free.
+fn is_short(thread: &Thread, any: impl AsFd) -> bool {
+    match rustix::io::fcntl_dupfd_cloexec(any, 0) {
+        Ok(next) => thread.shared.door.is_reserved(next.as_raw_fd()),
+        Err(_) => true,
+    }
 }
 
 /// Counts a failed accept; rests where trying again at once would only spin.
-async fn refused(thread: &Thread, error: &io::Error) {
+async fn refused(thread: &Thread, listener: &tokio::net::TcpListener, error: &io::Error) {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+        Some(Errno::MFILE) => {
             thread.cells.inc(Counter::AcceptDescriptors);
+            relieve(thread, listener).await;
+        }
+        Some(Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+            thread.cells.inc(Counter::AcceptDescriptors);
+            thread.dismiss_one();
             tokio::time::sleep(PAUSE).await;
         }
         Some(Errno::CONNABORTED) => thread.cells.inc(Counter::AcceptAborted),

@@ -11,6 +11,8 @@
 //! | [`leaving`] | when an edge that leaves closes which connection |
 //! | [`thread`] | a data thread's life and what its connections share |
 //! | [`listener`] | accepting |
+//! | [`door`], [`roster`] | how many connections there may be; who goes first |
+//! | [`gate`] | whose turn it is, once a thread has more to do than it can |
 //! | [`journey`] | a request's way, top to bottom |
 //! | [`http1`] | the HTTP/1.1 codec: bytes in, spans out |
 //! | [`proxy_protocol`] | who the client behind a trusted balancer is |
@@ -24,13 +26,16 @@
 pub mod answers;
 pub mod buffer;
 pub mod clock;
+pub mod door;
 pub mod duty;
+pub mod gate;
 pub mod http1;
 pub mod journey;
 pub mod leaving;
 pub mod listener;
 pub mod probe;
 pub mod proxy_protocol;
+pub mod roster;
 pub mod sync;
 pub mod thread;
 pub mod upstream;
@@ -45,7 +50,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use self::clock::Micros;
+use self::door::Door;
 use self::duty::{Call, Duty, Herald, Running};
+use self::gate::Episodes;
 use self::leaving::{Occasion, Timetable};
 use self::probe::{Prober, ProberHandle, ProberInputs, prober};
 use self::sync::{EventSender, Holdings, Sync, SyncInputs, event_queue};
@@ -76,6 +83,8 @@ pub struct Shared {
     pub cells: Vec<Arc<EdgeCells>>,
     /// One heartbeat for each thread: it only rises.
     pub beats: Box<[AtomicU64]>,
+    /// How many connections clients may have.
+    pub door: Door,
     /// What each thread says it holds in memory.
     pub holdings: Arc<[Holdings]>,
     /// What the process is told to do.
@@ -84,6 +93,8 @@ pub struct Shared {
     pub origin: Instant,
     /// Where events for operators are posted.
     pub events: EventSender,
+    /// What operators are told of overload.
+    pub episodes: Episodes,
     /// Who is told of backends that no connection opens to.
     pub prober: Prober,
 }
@@ -133,7 +144,9 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
         duty: Arc::default(),
         origin: Instant::now(),
         events: events.clone(),
+        episodes: Episodes::default(),
         prober,
+        door: Door::new(&settings.edge.clients),
         settings,
     });
     let log = Arc::new(log);

@@ -18,15 +18,18 @@ use tokio::sync::Notify;
 use super::Shared;
 use super::buffer::Buffers;
 use super::clock::{Clock, Micros};
+use super::door::Pass;
+use super::gate::{self, Gate};
 use super::journey::{Pipes, Work};
 use super::leaving::{Place, Stand, Timetable};
 use super::listener;
+use super::roster::{Awaits, Roster};
 use super::upstream::{Pool, REGISTRATION_BYTES};
 use crate::observe::access_log::LogBuffer;
 use crate::observe::{EdgeCells, Gauge};
 use crate::table::Table;
 
-/// How often a thread looks after itself: log lines handed on, dead backend
+/// How often a thread looks after itself: how busy it is, log lines handed on, dead backend
 /// connections dropped, the heartbeat that the supervisor hears of.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -48,6 +51,8 @@ pub struct Thread {
     pub cells: Arc<EdgeCells>,
     /// Its clock and deadlines.
     pub clock: Clock,
+    /// Its connections that wait for their clients.
+    pub roster: Roster,
     /// Its idle buffers.
     pub buffers: Buffers,
     /// Its pipes for large bodies.
@@ -56,6 +61,8 @@ pub struct Thread {
     pub pool: Pool,
     /// Its access log lines on their way to the writer.
     pub log: RefCell<LogBuffer>,
+    /// Where requests take turns once it has more to do than it can.
+    pub gate: Gate,
     /// Its source of randomness for balancing.
     pub random: RefCell<fastrand::Rng>,
     #[expect(
@@ -85,10 +92,12 @@ impl Thread {
             table: Arc::clone(&shared.table),
             cells: Arc::clone(&shared.cells[index]),
             clock: Clock::since(shared.origin),
+            roster: Roster::default(),
             buffers: Buffers::default(),
             pipes: Pipes::default(),
             pool: Pool::default(),
             log: RefCell::new(log),
+            gate: Gate::default(),
             random: RefCell::new(fastrand::Rng::new()),
             work: RefCell::default(),
             is_serving: Cell::new(true),
@@ -139,11 +148,24 @@ impl Thread {
         }
     }
 
-    /// One more connection is open; counted until the guard is dropped.
-    pub fn opened(self: &Rc<Self>) -> Open {
+    /// One more connection is open, by this pass; counted until the guard is
+    /// dropped.
+    pub fn opened(self: &Rc<Self>, pass: Option<Pass>) -> Open {
         self.connections.set(self.connections.get() + 1);
         self.cells.up(Gauge::ConnectionsOpen);
-        Open(Rc::clone(self))
+        Open {
+            thread: Rc::clone(self),
+            _pass: pass,
+        }
+    }
+
+    /// Closes, for the sake of others, the connection that has waited longest
+    /// for its client: an idle one, else one without a whole head. Whether there
+    /// was one.
+    pub fn dismiss_one(&self) -> bool {
+        let idle = self.roster.dismiss(Awaits::Request);
+        let longest = idle.or_else(|| self.roster.dismiss(Awaits::Head));
+        longest.map(|slot| self.clock.expire(slot)).is_some()
     }
 
     /// Serves a connection, in a task of its own.
@@ -200,14 +222,24 @@ impl Thread {
 }
 
 /// An open client connection, counted.
-pub struct Open(Rc<Thread>);
+pub struct Open {
+    thread: Rc<Thread>,
+    _pass: Option<Pass>,
+}
+
+impl Open {
+    /// Its thread.
+    pub fn thread(&self) -> &Rc<Thread> {
+        &self.thread
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let left = self.0.connections.get() - 1;
-        self.0.connections.set(left);
-        self.0.cells.down(Gauge::ConnectionsOpen);
-        self.0.look_deserted();
+        let thread = &self.thread;
+        thread.connections.set(thread.connections.get() - 1);
+        thread.cells.down(Gauge::ConnectionsOpen);
+        thread.look_deserted();
     }
 }
 
@@ -247,18 +279,27 @@ pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log:
 
 async fn live(thread: &Rc<Thread>, listeners: Vec<TcpListener>) {
     tokio::task::spawn_local(thread.clock.clone().drive());
+    tokio::task::spawn_local(gate::keep(Rc::clone(thread)));
     for listener in listeners {
         tokio::task::spawn_local(listener::accept(thread.listening(), listener));
     }
     let beat = &thread.shared.beats[thread.index];
     let mut orders = thread.shared.duty.orders();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let clock = &thread.clock;
+    let (mut look_at, mut house_at) = (clock.now(), clock.now());
     loop {
         let forced_at = thread.stand().filter(|stand| !stand.is_forced);
         let forced_at = forced_at.map_or(NEVER, |stand| stand.timetable.forced_from());
         tokio::select! {
-            _ = tick.tick() => keep_house(thread, beat),
+            () = clock.sleep_until(look_at) => {
+                let pause = thread.gate.look(thread, look_at, TICK);
+                let now = clock.recent();
+                look_at = now + micros(pause);
+                if now >= house_at {
+                    house_at = now + micros(TICK);
+                    keep_house(thread, beat);
+                }
+            }
             () = thread.deserted.notified() => {}
             () = thread.clock.sleep_until(forced_at), if forced_at != NEVER => {
                 if let Some(stand) = thread.stand() {
@@ -278,12 +319,21 @@ async fn live(thread: &Rc<Thread>, listeners: Vec<TcpListener>) {
     }
 }
 
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(NEVER)
+}
+
 fn keep_house(thread: &Thread, beat: &AtomicU64) {
     beat.store(beat.load(Relaxed) + 1, Relaxed);
     thread.log.borrow_mut().flush();
     thread.clock.follow_system();
     let now = thread.clock.now();
     thread.pool.sweep(now);
+    for _ in 0..thread.shared.door.take_wanted() {
+        if !thread.dismiss_one() {
+            break;
+        }
+    }
     thread.take_stock();
     let cells = &thread.cells;
     cells.set(Gauge::BackendIdleConnections, thread.pool.held() as u64);

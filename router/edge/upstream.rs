@@ -144,6 +144,11 @@ pub fn is_own_want(error: &io::Error) -> bool {
     )
 }
 
+/// Whether it failed for want of descriptors.
+pub fn is_short(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::MFILE)
+}
+
 /// A request's hold on a backend: counted in its load from checkout until
 /// dropped, whatever way the request ends.
 pub struct Checkout {

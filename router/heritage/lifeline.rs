@@ -239,6 +239,8 @@ impl From<OwnedFd> for Tether {
 pub enum Heard {
     /// A report of the child.
     Report(Report),
+    /// Something that cannot be understood: a later version's, or nonsense.
+    Unknown,
     /// Nothing more for now.
     Quiet,
     /// The child closed its end: it is dead or about to be.
@@ -281,17 +283,15 @@ impl Tether {
             && rustix::net::sendmsg(&self.socket, &text, &mut control, flags).is_ok()
     }
 
-    /// The next report, without waiting. What cannot be understood is
-    /// skipped.
+    /// The next datagram, without waiting. One at a time: whoever hears decides
+    /// how many a child may say before others are heard.
     pub fn hear(&self) -> Heard {
         let mut buffer = [0; 1024];
         loop {
             match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return Heard::Closed,
                 Ok((length, _)) => {
-                    if let Some(report) = decode(&buffer[..length]) {
-                        return Heard::Report(report);
-                    }
+                    return decode(&buffer[..length]).map_or(Heard::Unknown, Heard::Report);
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Heard::Quiet,

@@ -104,6 +104,19 @@ fn a_dead_child_shows_and_sending_to_it_ends_nothing() {
 }
 
 #[test]
+fn nonsense_is_heard_one_piece_at_a_time() {
+    let (above, below) = pair().unwrap();
+    let nonsense: [&[u8]; 3] = [b"{", b"\xff\xfe", b"{\"version\":9,\"say\":\"ready\"}"];
+    for piece in nonsense {
+        rustix::net::send(&below, piece, rustix::net::SendFlags::empty()).unwrap();
+    }
+    for _ in nonsense {
+        assert_eq!(above.hear(), Heard::Unknown);
+    }
+    assert_eq!(above.hear(), Heard::Quiet);
+}
+
+#[test]
 fn a_child_that_does_not_read_blocks_nobody() {
     let (tether, lifeline) = Lifeline::pair().unwrap();
     let filled = (0..1_000_000).any(|number| !tether.ping(number));

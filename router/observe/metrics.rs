@@ -1,15 +1,13 @@
 //! Metrics: one row each, with the paragraph that explains it.
 //!
 //! Owns the rows (name, labels, kind, unit, prose) and the enums that index the
-//! cells of [`super::EdgeCells`]. A series with a reason has no total of its
+//! cells of [`super::EdgeCells`]; what is made of those is
+//! [`samples`](super::samples)'s. A series with a reason has no total of its
 //! own: the total is the sum of the reasons.
 //!
 //! To add a counter, a gauge or a histogram: a line in the table below.
 
-use super::Code;
-use super::cells::EdgeCells;
-use super::histogram::BUCKETS;
-use crate::feed::messages::{HistogramSample, Sample};
+pub use super::samples::{collect, sample};
 
 /// What kind of metric a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +111,18 @@ metrics! {
     }
 
     CLOSED "portico_client_connections_closed_total" ["connections" Sum] ("reason")
-    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a body sent, or an answer taken, below the minimum rate (too_slow); a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; idle when its edge had handed over to a successor (handed_over), or the router shut down (draining); still busy at the end of the time that such an edge has (forced, H24); a socket error." {
+    "Client connections that ended, by why: the client closed between requests; either side asked for Connection: close or speaks HTTP/1.0; no request in time (idle); a head that did not arrive in time; a body sent, or an answer taken, below the minimum rate (too_slow); idle longest, or its head awaited longest, when another needed its place (evicted); named by a balancer's PROXY header as of an address that has as many as it may (address); a request refused as malformed; the client broke off inside a message; the router cut an answer it could not finish; an upgraded connection ended; idle when its edge had handed over to a successor (handed_over), or the router shut down (draining); still busy at the end of the time that such an edge has (forced, H24); a socket error." {
         ClosedByClient ("client") ClosedAsAsked ("asked") ClosedIdle ("idle")
-        ClosedHeadTimeout ("head_timeout") ClosedTooSlow ("too_slow") ClosedMalformed ("malformed")
+        ClosedHeadTimeout ("head_timeout") ClosedTooSlow ("too_slow") ClosedEvicted ("evicted") ClosedAddress ("address")
+        ClosedMalformed ("malformed")
         ClosedClientAborted ("client_aborted") ClosedAnswerCut ("answer_cut")
         ClosedUpgraded ("upgraded") ClosedHandedOver ("handed_over")
         ClosedDraining ("draining") ClosedForced ("forced") ClosedError ("error")
+    }
+
+    REFUSED "portico_client_connections_refused_total" ["connections" Sum] ("reason")
+    "Client connections closed at once because there were too many: as many as edge.max_connections allows and none of them idle (full), or as edge.max_connections_per_address allows their address. Not counted as accepted." {
+        RefusedFull ("full") RefusedAddress ("address")
     }
 
     ACCEPT_ERRORS "portico_accept_errors_total" ["errors" Sum] ("reason")
@@ -157,10 +161,10 @@ metrics! {
     }
 
     WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
-    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the time for a first byte was over; the app's tries, or its budget of retries and hedges, were used up; or no other backend was left." {
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the time for a first byte was over; the app's tries, or its budget of retries and hedges, were used up; its thread had more to do than it could, and the app's requests stood in line for it; or no other backend was left." {
         WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
         WithheldAnswerBegun ("answer_begun") WithheldTime ("time") WithheldTries ("tries") WithheldBudget ("budget")
-        WithheldNoBackend ("no_backend")
+        WithheldOverload ("overload") WithheldNoBackend ("no_backend")
     }
 
     EJECTIONS "portico_backend_ejections_total" ["ejections" Sum] ("reason")
@@ -196,6 +200,16 @@ metrics! {
         QueueAdmitted ("admitted") QueueFull ("full") QueueShed ("shed")
         QueueTimedOut ("timeout")
         QueueClientLeft ("client_left")
+    }
+
+    SHED "portico_shed_total" ["requests" Sum] ("reason")
+    "Requests refused with H22 because the router itself could not do more: its data thread's processor. Those of apps that ask for more than their share; an app that asks for less is not refused. Whose they were says the event overload_ended, and portico_app_coded_requests_total." {
+        ShedProcessor ("processor")
+    }
+
+    GATED "portico_gate_waits_total" ["requests" Sum] ("outcome")
+    "Requests that waited for their app's turn because their data thread had more to do than it could: served, or ended with the client or the edge before that. Those refused are portico_shed_total." {
+        GateServed ("served") GateLeft ("left")
     }
 
     CONTINUES "portico_continues_sent_total" ["answers" Sum] ()
@@ -316,6 +330,16 @@ metrics! {
         BackendsProbed ()
     }
 
+    SATURATED "portico_edge_threads_saturated" ["threads" Sum] ()
+    "Data threads that have more to do than they can: what is ready waits 5 ms and more for them though they never rest. Requests take turns there, app by app, and who waits too long is refused (H22). Above 0 for long: the router needs more cores, or more routers." {
+        ThreadsSaturated ()
+    }
+
+    GATED_NOW "portico_requests_gated" ["requests" Sum] ()
+    "Requests waiting now for their app's turn on a data thread that has more to do than it can." {
+        Gated ()
+    }
+
     THREADS "portico_edge_threads" ["threads" Sum] ()
     "Data threads serving, over all edges: edge.threads, and twice that during an upgrade." {
         Threads ()
@@ -370,9 +394,19 @@ metrics! {
     "Time that requests which had to wait for a backend with room spent waiting." {
         QueueWait ()
     }
+
+    LOOP_LAG "portico_event_loop_lag_seconds" ["seconds" Sum] ()
+    "How late data threads come to what is ready, by a look every 10 ms while there is traffic and every 100 ms else. Up to 2 ms is the timer's grain." {
+        LoopLag ()
+    }
+
+    GATE_TIME "portico_gate_wait_seconds" ["seconds" Sum] ()
+    "Time that requests waited for their app's turn on a data thread that had more to do than it could." {
+        GateWait ()
+    }
 }
 
-/// Requests by code; the index is [`Code`] itself, so it is no [`Counter`].
+/// Requests by code; the index is [`Code`](super::Code) itself, so it is no [`Counter`].
 pub static CODES: Row = Row {
     name: "portico_coded_requests_total",
     kind: Kind::Counter,
@@ -409,63 +443,6 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
 /// The row of this name, if edges report one.
 pub fn row(name: &str) -> Option<&'static Row> {
     rows().find(|row| row.name == name)
-}
-
-/// One value of a row, as the feed carries it.
-pub fn sample(row: &Row, values: &[&str], value: f64) -> Sample {
-    Sample {
-        name: row.name.to_owned(),
-        labels: labels(row, values),
-        value,
-    }
-}
-
-fn labels(row: &Row, values: &[&str]) -> Vec<String> {
-    debug_assert_eq!(row.labels.len(), values.len());
-    let pairs = row.labels.iter().zip(values);
-    pairs
-        .flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()])
-        .collect()
-}
-
-/// The sum of every thread's cells, for the feed's
-/// [`Report`](crate::feed::messages::Report). Series that never counted are
-/// there with 0, so that a rate over them is 0 and not absent.
-pub fn collect<C: AsRef<EdgeCells>>(cells: &[C]) -> (Vec<Sample>, Vec<HistogramSample>) {
-    let all = || cells.iter().map(AsRef::as_ref);
-    let mut samples = Vec::with_capacity(Counter::ALL.len() + Gauge::ALL.len() + Code::ALL.len());
-    for &counter in Counter::ALL {
-        let value: u64 = all().map(|cells| cells.counter(counter)).sum();
-        samples.push(sample(counter.row(), counter.values(), value as f64));
-    }
-    for &gauge in Gauge::ALL {
-        // A thread's part may be below zero where another raised what it lowered.
-        let sum = all().fold(0u64, |sum, cells| sum.wrapping_add(cells.gauge(gauge)));
-        let value = sum.cast_signed().max(0);
-        samples.push(sample(gauge.row(), gauge.values(), value as f64));
-    }
-    for &code in Code::ALL {
-        let value: u64 = all().map(|cells| cells.code(code)).sum();
-        samples.push(sample(
-            &CODES,
-            &[code.name(), code.fault().name()],
-            value as f64,
-        ));
-    }
-    let histograms = Histogram::ALL.iter().map(|&histogram| {
-        let mut buckets = vec![0; BUCKETS];
-        let mut sum_us = 0;
-        for cells in all() {
-            sum_us += cells.add_buckets(histogram, &mut buckets);
-        }
-        HistogramSample {
-            name: histogram.row().name.to_owned(),
-            labels: labels(histogram.row(), histogram.values()),
-            buckets,
-            sum: sum_us as f64 / 1e6,
-        }
-    });
-    (samples, histograms.collect())
 }
 
 #[cfg(test)]

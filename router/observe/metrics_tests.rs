@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::feed::messages::Sample;
+use crate::observe::{Code, EdgeCells};
 
 #[test]
 fn every_row_is_named_and_explained() {

@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod instant;
 pub mod metrics;
 pub mod process_log;
+mod samples;
 
 pub use apps::busiest;
 pub use cells::{AppCells, EdgeCells};

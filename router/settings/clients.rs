@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Times and rates of client connections.
+/// Times, rates and numbers of client connections.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Clients {
@@ -18,6 +18,10 @@ pub struct Clients {
     pub min_body_rate: u64,
     /// Bytes a second that a client must take of an answer; 0: none.
     pub min_drain_rate: u64,
+    /// Client connections there may be; 0: as the descriptors allow.
+    pub max_connections: u64,
+    /// Of these, how many of one address; 0: any number.
+    pub max_connections_per_address: u64,
 }
 
 impl Default for Clients {
@@ -27,6 +31,8 @@ impl Default for Clients {
             keepalive_timeout: Duration::from_secs(60),
             min_body_rate: 64,
             min_drain_rate: 64,
+            max_connections: 0,
+            max_connections_per_address: 0,
         }
     }
 }

@@ -15,7 +15,7 @@ mod source;
 mod tests;
 mod values;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,12 +68,25 @@ pub struct Edge {
     /// Whether a second edge stands by, its table loaded.
     #[serde(default)]
     pub standby: Standby,
+    /// What it does once it has more to do than it can.
+    #[serde(default)]
+    pub shed: Shed,
     /// Whom the edge runs as, if the router was started by root.
     #[serde(default)]
     pub user: User,
     /// What clients are given, and held to.
     #[serde(default)]
     pub clients: Clients,
+}
+
+impl Edge {
+    /// Whether an address, in its canonical form or not, is a trusted proxy's.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
+    }
 }
 
 /// `edge.standby`
@@ -85,6 +98,17 @@ pub enum Standby {
     /// Always.
     On,
     /// Never.
+    Off,
+}
+
+/// `edge.shed`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shed {
+    /// Apps take turns, and those that ask for more than their share are
+    /// refused what is too much.
+    #[default]
+    Auto,
+    /// Everybody is served as he comes.
     Off,
 }
 
@@ -171,6 +195,7 @@ impl Default for Settings {
                 drain_timeout: Duration::from_secs(30),
                 handover_timeout: handover_timeout(),
                 standby: Standby::Auto,
+                shed: Shed::Auto,
                 user: User::Auto,
                 clients: Clients::default(),
             },

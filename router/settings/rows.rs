@@ -11,7 +11,7 @@ use super::source::Entry;
 use super::values::{
     address, amount, block, duration, list, path, shown, shown_duration, shown_user, string, user,
 };
-use super::{AccessLog, LogFormat, Settings, Standby, Tokens, cores};
+use super::{AccessLog, LogFormat, Settings, Shed, Standby, Tokens, cores};
 
 /// More data threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -34,6 +34,9 @@ pub struct Row {
 const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// More than a client that anybody would call slow sends or takes.
 const MAX_RATE: u64 = 1 << 20;
+
+/// More connections than a machine has descriptors for.
+const MAX_CONNECTIONS: u64 = 10_000_000;
 
 /// What `user` and `edge.user` take.
 const USER: &str = "\"auto\", \"root\", the name of a user, or a user id";
@@ -162,6 +165,26 @@ pub static ROWS: &[Row] = &[
         },
     },
     Row {
+        key: "edge.shed",
+        expected: "\"auto\" or \"off\"",
+        list: false,
+        set: |settings, value| {
+            settings.edge.shed = match value {
+                Value::Boolean(false) => Shed::Off,
+                value => match string(value)? {
+                    "auto" => Shed::Auto,
+                    "off" => Shed::Off,
+                    _ => return Err(String::new()),
+                },
+            };
+            Ok(())
+        },
+        show: |settings| match settings.edge.shed {
+            Shed::Auto => "auto".into(),
+            Shed::Off => "off".into(),
+        },
+    },
+    Row {
         key: "edge.user",
         expected: USER,
         list: false,
@@ -210,6 +233,26 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| shown_amount(settings.edge.clients.min_drain_rate),
+    },
+    Row {
+        key: "edge.max_connections",
+        expected: "a whole number up to 10000000 (0 = as the limit on descriptors allows)",
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.max_connections = amount(value, MAX_CONNECTIONS)?;
+            Ok(())
+        },
+        show: |settings| shown_amount(settings.edge.clients.max_connections),
+    },
+    Row {
+        key: "edge.max_connections_per_address",
+        expected: "a whole number up to 10000000 (0 = any number)",
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.max_connections_per_address = amount(value, MAX_CONNECTIONS)?;
+            Ok(())
+        },
+        show: |settings| shown_amount(settings.edge.clients.max_connections_per_address),
     },
     Row {
         key: "api.listen",

@@ -254,8 +254,8 @@ impl Place {
                 ("SPARE", &[self.spare]),
             ],
             words: &[
-                ("LIMIT", self.limit.to_string()),
-                ("LIMIT_LOOSE", (self.limit + 4).to_string()),
+                ("AHEAD", (self.limit + 2).to_string()),
+                ("LOOSE", (self.limit + 4).to_string()),
                 ("QUEUE", (2 * capacity).to_string()),
                 ("RATE", rate.to_string()),
                 ("NOISY_HOST", NOISY.to_owned()),

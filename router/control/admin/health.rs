@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz`, `/processes`, `/config`: how the router itself is.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,6 +15,9 @@ use crate::control::api::problem::Problem;
 use crate::control::fleet::EdgeStatus;
 use crate::heritage::{Departed, ProcessState, ProcessStatus, Role};
 
+/// How long an edge that serves may take to connect before that is told.
+const GATHER: Duration = Duration::from_millis(500);
+
 /// `GET /healthz`: control is alive and can store changes.
 pub(super) async fn healthz(State(state): State<AdminState>) -> Response {
     if state.registry.is_writing() {
@@ -25,6 +30,8 @@ pub(super) async fn healthz(State(state): State<AdminState>) -> Response {
 
 /// `GET /readyz`: every edge serves its table; else 503 with the reasons.
 pub(super) async fn readyz(State(state): State<AdminState>) -> Response {
+    // A control that just started knows of edges that serve before they connect.
+    state.fleet.gather(GATHER).await;
     let edges = state.fleet.edges();
     let reasons = unready(&edges, &state.processes.latest());
     if reasons.is_empty() {

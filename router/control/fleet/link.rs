@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use prost::Message;
@@ -37,6 +37,8 @@ const LINKS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often an idle link beats.
 const BEAT: Duration = Duration::from_secs(1);
+/// A link that lasts no longer was refused, or broke at its first message.
+const BRIEF: Duration = Duration::from_millis(500);
 /// Touches of one delta; more follow in the next.
 const DELTA_TOUCHES: usize = 5_000;
 /// Bytes of a snapshot's part, about.
@@ -96,19 +98,17 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
     };
     let (member, asks) = fleet.admit(&hello, active);
     let pid = hello.pid;
-    let what = if hello.is_standby {
-        "a standby edge"
-    } else {
-        "edge"
+    let text = introduction(&hello, held, link.cursor);
+    // One that refuses this control comes back each second: that is said once.
+    let since = Instant::now();
+    let connected = async {
+        if fleet.is_brief(pid) {
+            tokio::time::sleep(BRIEF).await;
+            fleet.set_brief(pid, false);
+        }
+        fleet.events().say("edge_connected", "", "", text);
+        std::future::pending().await
     };
-    let text = match link.cursor {
-        _ if hello.is_pinned => format!(
-            "{what} {pid} is connected, and stays at revision {held}, which ran well: it takes no change"
-        ),
-        Some(revision) => format!("{what} {pid} is connected, at revision {revision}"),
-        None => format!("{what} {pid} is connected, and needs the whole table"),
-    };
-    fleet.events().say("edge_connected", "", "", text);
     let questions = Questions::default();
     let heard = Heard {
         member: &member,
@@ -120,15 +120,38 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
         },
     };
     let ended = tokio::select! {
+        biased;
+        error = connected => error,
         error = hear(&mut reader, &mut buffer, heard) => error,
         error = link.speak(asks, &questions) => error,
     };
-    fleet.events().say(
-        "edge_disconnected",
-        "",
-        "",
-        format!("edge {pid} is gone: {ended}"),
-    );
+    let (was_brief, is_brief) = (fleet.is_brief(pid), since.elapsed() < BRIEF);
+    fleet.set_brief(pid, is_brief);
+    let text = match (was_brief, is_brief) {
+        (true, _) => return,
+        (false, true) => {
+            format!("edge {pid} is gone at once: {ended}; it is told of again when it stays")
+        }
+        (false, false) => format!("edge {pid} is gone: {ended}"),
+    };
+    fleet.events().say("edge_disconnected", "", "", text);
+}
+
+/// What an edge that just said hello is.
+fn introduction(hello: &EdgeHello, held: u64, cursor: Option<u64>) -> String {
+    let pid = hello.pid;
+    let what = if hello.is_standby {
+        "a standby edge"
+    } else {
+        "edge"
+    };
+    match cursor {
+        _ if hello.is_pinned => format!(
+            "{what} {pid} is connected, and stays at revision {held}, which ran well: it takes no change"
+        ),
+        Some(revision) => format!("{what} {pid} is connected, at revision {revision}"),
+        None => format!("{what} {pid} is connected, and needs the whole table"),
+    }
 }
 
 /// An edge did not take the whole table it was sent.

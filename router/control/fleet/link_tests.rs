@@ -390,3 +390,38 @@ async fn a_standby_follows_and_counts_once_it_serves() {
     timeout(soon, taken_over).await.expect("it takes over");
     assert_eq!(control.fleet.active_revision(), Some(revision));
 }
+
+#[tokio::test]
+async fn an_edge_that_refuses_this_control_is_told_of_once() {
+    let control = Control::new();
+    let told = |kind: &str| {
+        let events = control.fleet.events().latest(100);
+        events.iter().filter(|event| event.kind == kind).count()
+    };
+    let gone = || control.fleet.edges().is_empty();
+    for _ in 0..5 {
+        drop(control.connect("another", 1, 3).await);
+        while !gone() {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!((told("edge_connected"), told("edge_disconnected")), (1, 1));
+    // It was restarted, say, and stays.
+    let edge = control.connect("", 0, 0).await;
+    let staying = async {
+        while told("edge_connected") < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), staying).await.unwrap();
+    drop(edge);
+    while !gone() {
+        tokio::task::yield_now().await;
+    }
+    let left = async {
+        while told("edge_disconnected") < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), left).await.unwrap();
+}

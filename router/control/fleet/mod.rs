@@ -28,6 +28,8 @@ use crate::heritage::{ProcessState, ProcessStatus, Role};
 /// How long the supervisor's first process table is waited for, which it sends
 /// as soon as it has started control.
 const FIRST_TABLE: Duration = Duration::from_secs(2);
+/// Edges of brief links that are remembered: more than there may be.
+const BRIEF: usize = 64;
 /// How much longer than for those that serve a change is waited for in those that
 /// stand by: one of them may serve in the next moment, and what was called active
 /// is to be so then too.
@@ -126,6 +128,8 @@ struct Roster {
     carrying: BTreeSet<u32>,
     /// Of these, those that said their last word: they carry nothing more.
     finished: BTreeSet<u32>,
+    /// Edges whose last link ended as soon as it began, by process.
+    brief: BTreeSet<u32>,
 }
 
 impl Roster {
@@ -191,12 +195,41 @@ impl Fleet {
         self.advance(roster);
     }
 
-    /// Waits for the supervisor's first word.
-    pub async fn meet(&self, processes: &mut watch::Receiver<Vec<ProcessStatus>>) {
+    /// Waits for the supervisor's first word; gives back where the next comes from.
+    pub async fn meet(
+        &self,
+        mut processes: watch::Receiver<Vec<ProcessStatus>>,
+    ) -> watch::Receiver<Vec<ProcessStatus>> {
         let first = processes.wait_for(|table| !table.is_empty());
         // None: whoever connects is all there is, until the word comes.
         let _ = tokio::time::timeout(FIRST_TABLE, first).await;
         self.told_of(&processes.borrow_and_update());
+        processes
+    }
+
+    /// Waits until every edge that carries traffic is connected, `time` at most.
+    pub async fn gather(&self, time: Duration) {
+        let mut progress = self.progress.subscribe();
+        let gathered = progress.wait_for(|_| self.roster().missing().next().is_none());
+        // Some are still missing: whoever asks says so.
+        let _ = tokio::time::timeout(time, gathered).await;
+    }
+
+    /// Whether links of this edge end as soon as they began, which was said.
+    pub(super) fn is_brief(&self, pid: u32) -> bool {
+        self.roster().brief.contains(&pid)
+    }
+
+    /// Whether they do, from now on.
+    pub(super) fn set_brief(&self, pid: u32, is_brief: bool) {
+        let mut roster = self.roster();
+        roster.brief.remove(&pid);
+        while is_brief && roster.brief.len() >= BRIEF {
+            roster.brief.pop_first();
+        }
+        if is_brief {
+            roster.brief.insert(pid);
+        }
     }
 
     /// The processes of edges that carry traffic and are not connected.

@@ -327,6 +327,10 @@ fn overtake<S: Wire>(
 ) -> Next {
     let waited_us = now - current.sent_at.unwrap_or(now);
     current.look_at = now + (waited_us / 4).max(AGAIN_US);
+    if ex.client.thread.gate.is_shut() {
+        // Of what may be left out, the first: it has a try under way.
+        return Next::Wait(current);
+    }
     ex.meet(&current.checkout);
     let Some(checkout) = pick_now(ex) else {
         return Next::Wait(current);

@@ -20,12 +20,14 @@ use tokio::net::TcpStream;
 use super::Work;
 use crate::edge::buffer::Buffer;
 use crate::edge::clock::{Deadline, Micros};
+use crate::edge::door::Pass;
 use crate::edge::http1::head::Limits;
 use crate::edge::http1::request::{self, Refusal};
 use crate::edge::http1::request_writer::Peer;
 use crate::edge::http1::scan::Scan;
 use crate::edge::leaving::{Departure, Occasion};
 use crate::edge::proxy_protocol::{self, Preface};
+use crate::edge::roster::Awaits;
 use crate::edge::thread::Thread;
 use crate::observe::Counter;
 use crate::settings::Clients;
@@ -92,14 +94,15 @@ pub struct Client<S> {
     /// When the head that has begun must be whole; 0: none has that is awaited.
     /// One moment for all that comes before a request, however it is dripped.
     head_due: Micros,
+    /// What it counts by, if a balancer said whose it is.
+    pass: Option<Pass>,
     departure: Departure,
 }
 
 /// A client's address without its IPv4-mapped form, and what backends are told.
 fn introduce(thread: &Thread, peer: SocketAddr, local: SocketAddr) -> (SocketAddr, Peer) {
     let ip = peer.ip().to_canonical();
-    let proxies = &thread.shared.settings.edge.trusted_proxies;
-    let trusted = proxies.iter().any(|net| net.contains(&ip));
+    let trusted = thread.shared.settings.edge.trusts(ip);
     let forwarded = Peer::new(ip, "http", local.port(), trusted);
     (SocketAddr::new(ip, peer.port()), forwarded)
 }
@@ -118,6 +121,8 @@ pub enum Ready {
 enum Lapsed {
     /// The deadline is over.
     Late,
+    /// Another needs its place.
+    Dismissed,
     /// Its edge leaves, and its time is over.
     Forced,
 }
@@ -143,6 +148,7 @@ impl<S: Wire> Client<S> {
             deadline,
             served: 0,
             head_due: 0,
+            pass: None,
             departure: Departure::default(),
         }
     }
@@ -205,6 +211,10 @@ impl<S: Wire> Client<S> {
                     carried.consume(bytes);
                     if let Some((client, reached)) = ends {
                         (self.peer, self.forwarded) = introduce(&self.thread, client, reached);
+                        let door = &self.thread.shared.door;
+                        self.pass = door
+                            .enter(client.ip())
+                            .map_err(|_| Counter::ClosedAddress)?;
                     }
                     return Ok(());
                 }
@@ -214,6 +224,7 @@ impl<S: Wire> Client<S> {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Counter::ClosedByClient),
                 Err(Lapsed::Late) => return Err(Counter::ClosedHeadTimeout),
+                Err(Lapsed::Dismissed) => return Err(Counter::ClosedEvicted),
                 Err(Lapsed::Forced) => return Err(Counter::ClosedForced),
             }
         }
@@ -226,6 +237,7 @@ impl<S: Wire> Client<S> {
             let timeout = self.settings().head_timeout;
             self.deadline.set_after(self.thread.clock.now(), timeout);
             self.head_due = self.deadline.due();
+            self.thread.roster.enter(self.deadline.slot(), Awaits::Head);
         } else {
             self.deadline.set(self.head_due);
         }
@@ -255,7 +267,19 @@ impl<S: Wire> Client<S> {
         if self.poll_forced(cx).is_ready() {
             return Poll::Ready(Lapsed::Forced);
         }
-        self.deadline.poll(cx).map(|()| Lapsed::Late)
+        self.deadline.poll(cx).map(|()| {
+            let is_dismissed = self.thread.roster.is_dismissed(self.deadline.slot());
+            if is_dismissed {
+                Lapsed::Dismissed
+            } else {
+                Lapsed::Late
+            }
+        })
+    }
+
+    /// It waits for nothing that others could do without.
+    pub fn await_no_more(&self) {
+        self.thread.roster.leave(self.deadline.slot());
     }
 
     /// Waits for the first bytes of the next request; what an earlier one left
@@ -275,39 +299,65 @@ impl<S: Wire> Client<S> {
             let patience = self.settings().keepalive_timeout;
             self.deadline.set_after(clock.recent(), patience);
         }
-        poll_fn(|cx| {
-            let buffer = if carried.capacity() > 0 {
-                std::mem::take(carried)
-            } else {
-                self.thread.buffers.small()
-            };
-            let mut buffer = buffer;
-            let room = buffer.room();
-            let read = buffer.poll_read(cx, &mut self.stream, room);
-            if let Poll::Ready(Ok(1..)) = read {
-                *carried = buffer;
-                return Poll::Ready(Ready::Request);
+        let awaits = match self.served {
+            0 => Awaits::Head,
+            _ => Awaits::Request,
+        };
+        let mut is_listed = self.head_due > 0;
+        let ready = poll_fn(|cx| {
+            let polled = self.poll_request(cx, carried);
+            if polled.is_pending() && !std::mem::replace(&mut is_listed, true) {
+                self.thread.roster.enter(self.deadline.slot(), awaits);
             }
-            self.thread.buffers.put(buffer);
-            if let Poll::Ready(read) = read {
-                let reason = if read.is_ok() {
-                    Counter::ClosedByClient
-                } else {
-                    Counter::ClosedError
-                };
-                return Poll::Ready(Ready::Closed(reason));
-            }
-            if !self.thread.is_serving() {
-                let dismissed = self.poll_dismissed(cx);
-                if dismissed.is_ready() {
-                    return dismissed.map(Ready::Dismissed);
-                }
-            }
-            self.deadline
-                .poll(cx)
-                .map(|()| Ready::Closed(Counter::ClosedIdle))
+            polled
         })
-        .await
+        .await;
+        if is_listed && self.head_due == 0 {
+            self.await_no_more();
+        }
+        ready
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>, carried: &mut Buffer) -> Poll<Ready> {
+        let mut buffer = if carried.capacity() > 0 {
+            std::mem::take(carried)
+        } else {
+            self.thread.buffers.small()
+        };
+        let room = buffer.room();
+        let read = buffer.poll_read(cx, &mut self.stream, room);
+        if let Poll::Ready(Ok(1..)) = read {
+            *carried = buffer;
+            return Poll::Ready(Ready::Request);
+        }
+        self.thread.buffers.put(buffer);
+        if let Poll::Ready(read) = read {
+            let reason = if read.is_ok() {
+                Counter::ClosedByClient
+            } else {
+                Counter::ClosedError
+            };
+            return Poll::Ready(Ready::Closed(reason));
+        }
+        if !self.thread.is_serving() {
+            let dismissed = self.poll_dismissed(cx);
+            if dismissed.is_ready() {
+                return dismissed.map(Ready::Dismissed);
+            }
+        }
+        ready!(self.deadline.poll(cx));
+        if !self.thread.roster.is_dismissed(self.deadline.slot()) {
+            return Poll::Ready(Ready::Closed(Counter::ClosedIdle));
+        }
+        if !self.stream.has_unread() {
+            return Poll::Ready(Ready::Closed(Counter::ClosedEvicted));
+        }
+        // A request is there: it will be read in a moment.
+        self.await_no_more();
+        self.deadline.set_after(self.thread.clock.now(), UNTOLD);
+        self.deadline
+            .poll(cx)
+            .map(|()| Ready::Closed(Counter::ClosedIdle))
     }
 
     /// Reads and parses a head into `work`; its first bytes are there.
@@ -322,7 +372,9 @@ impl<S: Wire> Client<S> {
             ) {
                 Ok(Some(bytes)) => {
                     work.head_bytes = bytes;
-                    self.head_due = 0;
+                    if std::mem::take(&mut self.head_due) > 0 {
+                        self.await_no_more();
+                    }
                     return Ok(());
                 }
                 Ok(None) => {}
@@ -340,6 +392,7 @@ impl<S: Wire> Client<S> {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
                 Err(Lapsed::Forced) => return Err(Unread::Gone(Counter::ClosedForced)),
+                Err(Lapsed::Dismissed) => return Err(Unread::Gone(Counter::ClosedEvicted)),
                 Err(Lapsed::Late) => {
                     return Err(Unread::Refused(Refusal {
                         status: 408,

@@ -14,6 +14,7 @@ use super::client::Wire;
 use super::exchange::{Exchange, Try};
 use super::pick;
 use crate::edge::clock::Micros;
+use crate::edge::gate;
 use crate::edge::http1::response::Defect;
 use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
@@ -193,12 +194,22 @@ impl<S: Wire> Exchange<'_, S> {
             Some(left) => left,
             None => return Some(Counter::WithheldTries),
         };
+        if self.is_crowded() {
+            return Some(Counter::WithheldOverload);
+        }
         let now = self.client.thread.clock.recent();
         if !self.app.withdraw_retry(now, Retry::Again) {
             return Some(Counter::WithheldBudget);
         }
         self.tries.retries_left = left;
         None
+    }
+
+    /// Whether the thread has more to do than it can, and this app's requests
+    /// are why: then none of them is sent again.
+    pub(super) fn is_crowded(&self) -> bool {
+        let gate = &self.client.thread.gate;
+        gate.is_crowded(|| gate::line_of(Some(&self.app)))
     }
 
     /// A backend met before cannot be connected to any more.

@@ -11,11 +11,13 @@ use super::Work;
 use super::client::{Client, Wire};
 use super::exchange::Try;
 use crate::edge::clock::Micros;
+use crate::edge::gate;
 use crate::edge::http1::head::{Span, Version};
 use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
 use crate::observe::access_log::Line;
 use crate::observe::{Code, Counter, Gauge, Histogram};
+use crate::policy::fair_queue::Key;
 use crate::table::App;
 
 /// Length of a UUID as text.
@@ -109,6 +111,16 @@ impl Ledger {
         self.app = Some(Arc::clone(app));
     }
 
+    /// The app, once it is known.
+    pub fn app(&self) -> Option<&Arc<App>> {
+        self.app.as_ref()
+    }
+
+    /// Its line at the thread's gate.
+    pub fn line_of(&self) -> Key {
+        gate::line_of(self.app())
+    }
+
     /// Another try begins.
     pub fn trying(&mut self, checkout: &Checkout) {
         self.with(checkout);
@@ -179,6 +191,7 @@ impl Ledger {
                 total_us,
             );
         }
+        self.thread.gate.charge(self.bytes, || self.line_of());
         let mut log = self.thread.log.borrow_mut();
         if log.enabled() {
             log.push(&self.line(client, work, total_us));

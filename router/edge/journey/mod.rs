@@ -1,8 +1,8 @@
 //! The request's way through the edge, top to bottom.
 //!
 //! ```text
-//! read head → find the app → admit and pick a backend → take or open a
-//! connection → send → (retry?) → relay the answer → check in → count and log
+//! read head → find the app → (its turn?) → admit and pick a backend → take or
+//! open a connection → send → (retry?) → relay the answer → check in → count and log
 //! ```
 //!
 //! One task per client connection does all of it, on the thread that accepted
@@ -14,6 +14,7 @@
 //! | file | step |
 //! |---|---|
 //! | [`client`] | a client connection: waiting, reading heads, lingering close |
+//! | [`turn`] | its app's turn, where the thread has more to do than it can |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
 //! | [`mod@exchange`] | what a request holds meanwhile, its tries among it |
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
@@ -41,6 +42,7 @@ mod pick;
 mod pipe;
 mod relay;
 mod splice;
+mod turn;
 mod upload;
 
 use std::net::SocketAddr;
@@ -58,7 +60,7 @@ use super::http1::request::{Refusal, RequestHead};
 use super::http1::request_writer::{self, Forwarding};
 use super::http1::response::ResponseHead;
 use super::http1::scan::Scan;
-use super::thread::Thread;
+use super::thread::Open;
 use crate::observe::{Code, Counter};
 use crate::table::App;
 
@@ -112,8 +114,8 @@ enum End {
 }
 
 /// Serves a client connection until it closes.
-pub async fn serve<S: Wire>(thread: Rc<Thread>, stream: S, peer: SocketAddr, local: SocketAddr) {
-    let _open = thread.opened();
+pub async fn serve<S: Wire>(open: Open, stream: S, peer: SocketAddr, local: SocketAddr) {
+    let thread = Rc::clone(open.thread());
     let mut client = Client::new(&thread, stream, peer, local);
     let mut carried = Buffer::default();
     let reason = loop {
@@ -151,6 +153,7 @@ pub async fn serve<S: Wire>(thread: Rc<Thread>, stream: S, peer: SocketAddr, loc
             }
         }
     };
+    client.await_no_more();
     thread.buffers.put(carried);
     thread.cells.inc(reason);
 }
@@ -161,7 +164,9 @@ async fn request<S: Wire>(client: &mut Client<S>, work: &mut Work) -> End {
     let end = match client.read_head(work).await {
         Ok(()) => exchange(client, work, &mut ledger).await,
         Err(client::Unread::Refused(refusal)) => refuse(client, work, &mut ledger, refusal).await,
-        // Nothing of a request arrived whole: there is nothing to log.
+        // Nothing of a request arrived whole: there is nothing to log. One that
+        // makes room for others does so at once.
+        Err(client::Unread::Gone(reason @ Counter::ClosedEvicted)) => return End::Cut(reason),
         Err(client::Unread::Gone(reason)) => return End::Close(reason),
     };
     ledger.close(client, work);
@@ -193,10 +198,18 @@ async fn route<S: Wire>(
     upload: &mut Upload,
 ) -> End {
     let path = work.head.path(work.input.data());
-    let Some(app) = client.thread.table.route(work.head.host.as_bytes(), path) else {
+    let app = client.thread.table.route(work.head.host.as_bytes(), path);
+    if let Some(app) = &app {
+        ledger.found(app);
+    }
+    if client.thread.gate.is_shut()
+        && let Err(failed) = turn::take(client, work, ledger, upload).await
+    {
+        return fail(client, work, ledger, upload, failed).await;
+    }
+    let Some(app) = app else {
         return answer(client, work, ledger, upload, Code::H30).await;
     };
-    ledger.found(&app);
     if app.policy.maintenance {
         return answer(client, work, ledger, upload, Code::H80).await;
     }
@@ -210,13 +223,26 @@ async fn route<S: Wire>(
     let mut exchange = Exchange::new(client, work, ledger, upload, app);
     match attempt::converse(&mut exchange).await {
         Ok(answered) => relay::relay(client, work, ledger, upload, answered).await,
-        Err(attempt::Failed::Answer(code)) => answer(client, work, ledger, upload, code).await,
-        Err(attempt::Failed::Refused(refusal)) => refuse(client, work, ledger, refusal).await,
-        Err(attempt::Failed::Client(code)) => {
+        Err(failed) => fail(client, work, ledger, upload, failed).await,
+    }
+}
+
+/// There is no backend's answer to pass on.
+async fn fail<S: Wire>(
+    client: &mut Client<S>,
+    work: &mut Work,
+    ledger: &mut Ledger,
+    upload: &mut Upload,
+    failed: attempt::Failed,
+) -> End {
+    match failed {
+        attempt::Failed::Answer(code) => answer(client, work, ledger, upload, code).await,
+        attempt::Failed::Refused(refusal) => refuse(client, work, ledger, refusal).await,
+        attempt::Failed::Client(code) => {
             ledger.ended(499, code);
             End::Close(Counter::ClosedClientAborted)
         }
-        Err(attempt::Failed::Forced) => {
+        attempt::Failed::Forced => {
             ledger.ended(Code::H24.status(), Code::H24);
             match say(client, work, ledger, false).await {
                 End::Close(Counter::ClosedAsAsked) => End::Close(Counter::ClosedForced),

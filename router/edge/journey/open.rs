@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -17,6 +18,7 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::pick;
 use crate::edge::clock::Micros;
+use crate::edge::thread::Thread;
 use crate::edge::upstream::{self, Checkout};
 use crate::observe::{Code, Counter, Histogram};
 
@@ -27,6 +29,9 @@ const CONNECT_PHASE: Duration = Duration::from_secs(75);
 /// A connection that takes longer is given up while another backend is left:
 /// between a lost packet's repeat (1 s) and any round trip.
 const QUICK_CONNECT: Duration = Duration::from_millis(500);
+
+/// Clients without a request that go for one connection to a backend.
+const MADE_ROOM: usize = 3;
 
 /// A connection for a try.
 pub(super) async fn connection<S: Wire>(
@@ -70,7 +75,7 @@ async fn open<S: Wire>(
     ex.client
         .deadline
         .set(timed_out.0.min(phase_ends).min(ex.expires_at));
-    let mut connecting = pin!(upstream::connect(checkout.backend().address()));
+    let mut connecting = pin!(connect(&thread, checkout.backend().address()));
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(connected.map_err(|error| connect_fault(ex, &error).into()));
@@ -111,6 +116,20 @@ async fn open<S: Wire>(
         checkout.connected();
     }
     outcome
+}
+
+/// Opens a connection; short of descriptors, at the cost of clients that have no
+/// request.
+async fn connect(thread: &Thread, address: SocketAddr) -> io::Result<TcpStream> {
+    for _ in 0..MADE_ROOM {
+        match upstream::connect(address).await {
+            Err(error) if upstream::is_short(&error) && thread.dismiss_one() => {
+                tokio::task::yield_now().await;
+            }
+            outcome => return outcome,
+        }
+    }
+    upstream::connect(address).await
 }
 
 /// When the time for queueing and connecting is over, if nothing else is done

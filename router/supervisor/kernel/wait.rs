@@ -73,6 +73,8 @@ impl Kernel {
                     }
                     // Only control passes an operator's wish on.
                     Heard::Report(Report::Upgrade) => {}
+                    // It counts as said: nonsense without end must not keep us.
+                    Heard::Unknown => {}
                     Heard::Quiet => break,
                     Heard::Closed => {
                         self.children[at].deaf = true;

@@ -396,7 +396,8 @@ impl Post for EdgePost {
         let Some(member) = self.roster.get_mut(generation) else {
             return;
         };
-        if !member.serves(now) {
+        // One that was not called accepts nothing, whatever it says.
+        if member.stage != Stage::Called || !member.serves(now) {
             return;
         }
         self.start_at = None;

@@ -47,7 +47,17 @@ fn manned(now: Moment) -> EdgePost {
     post
 }
 
-/// The same with a second one that stands by, and when that is.
+/// The first member has been told that the second, a replacement, serves.
+fn replaced(post: &mut EdgePost, now: Moment) {
+    post.replace(request(NEW));
+    post.tick(now);
+    post.warm(2, now);
+    post.tick(now);
+    post.ready(2, now);
+    assert_eq!(post.tick(now), [Action::HandOver(1)]);
+}
+
+/// As [`manned`], with a second one that stands by, and when that is.
 fn relieved() -> (EdgePost, Moment) {
     let now = Moment::default();
     let mut post = manned(now);
@@ -66,6 +76,8 @@ fn relieved() -> (EdgePost, Moment) {
 fn a_standby_takes_over_in_the_same_turn_and_another_follows() {
     let (mut post, now) = relieved();
     let now = now + second(60);
+    post.ready(2, now);
+    assert_eq!(post.state_of(2), Some(ProcessState::Standby), "not called");
     let departure = post.died(1, &crash(), now).unwrap();
     assert_eq!(departure.duty, Duty::Serving(second(61)));
     assert_eq!(departure.relief, Relief::TakesOver);
@@ -308,12 +320,7 @@ fn the_last_replacement_asked_for_is_the_next() {
 fn handing_over_and_draining_have_limits_of_their_own() {
     let now = Moment::default();
     let mut post = manned(now);
-    post.replace(request(NEW));
-    post.tick(now);
-    post.warm(2, now);
-    post.tick(now);
-    post.ready(2, now);
-    assert_eq!(post.tick(now), [Action::HandOver(1)]);
+    replaced(&mut post, now);
     assert_eq!(post.wake_at(), Some(now + LIMITS.hand_over));
     let reason = "killed: not handed over in time".into();
     let late = now + LIMITS.hand_over;
@@ -324,10 +331,7 @@ fn handing_over_and_draining_have_limits_of_their_own() {
 fn one_that_stalls_while_it_hands_over_is_killed() {
     let now = Moment::default();
     let mut post = manned(now);
-    post.replace(request(NEW));
-    post.tick(now);
-    post.ready(2, now);
-    assert_eq!(post.tick(now), [Action::HandOver(1)]);
+    replaced(&mut post, now);
     for _ in 0..6 {
         post.pinged();
         post.answered(2);
@@ -376,11 +380,10 @@ fn a_drain_never_lengthens_a_handover() {
         },
     );
     post.tick(now);
-    post.ready(1, now);
-    post.replace(request(NEW));
+    post.warm(1, now);
     post.tick(now);
-    post.ready(2, now);
-    assert_eq!(post.tick(now), [Action::HandOver(1)]);
+    post.ready(1, now);
+    replaced(&mut post, now);
     post.retire();
     post.tick(now);
     let killed = post.tick(now + second(10));

@@ -276,7 +276,7 @@ impl<'a> Account<'a> {
         }
         if let Err(error) = done {
             let error = match error {
-                CommandError::Failed(why) if self.next > 1 => {
+                CommandError::Failed(why) if self.next > self.args.from => {
                     CommandError::Failed(format!("{why}; {}", self.where_to_go_on()))
                 }
                 other => other,

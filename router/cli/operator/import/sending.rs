@@ -43,7 +43,7 @@ impl Sender<'_> {
         let from = self.args.from;
         if from > 1 {
             if !pieces.skip_to(from).map_err(unread)? {
-                let text = format!("{} ends before line {from}", self.name);
+                let text = format!("{name} ends before line {from}: nothing was done");
                 return Err(CommandError::Failed(text));
             }
             self.tell(Note::Skipped(pieces.read()));

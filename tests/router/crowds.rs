@@ -1,0 +1,236 @@
+//! More connections than there may be: who goes, who stays, who is turned away.
+
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::harness::{Backend, Client, Router, Setup, answer_ok, eventually};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+
+/// Asks once on a connection that stays.
+#[track_caller]
+fn ask(client: &mut Client) {
+    client.send(GET);
+    client.answer().expect(200);
+}
+
+/// A connection that has had an answer.
+#[track_caller]
+fn kept(router: &Router) -> Client {
+    let mut client = router.client();
+    ask(&mut client);
+    client
+}
+
+/// Fails unless the router closes it, or has, without a word.
+#[track_caller]
+fn gone(client: &Client) {
+    let mut stream: &TcpStream = client.stream();
+    let read = stream.read(&mut [0]);
+    let is_gone = match &read {
+        Ok(count) => *count == 0,
+        Err(error) => matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        ),
+    };
+    assert!(is_gone, "{read:?}");
+}
+
+/// Reads a head, and answers once the gate is open.
+fn gated(gate: &Arc<(Mutex<bool>, Condvar)>) -> Backend {
+    let gate = Arc::clone(gate);
+    Backend::app(move |_| {
+        let opened = gate.0.lock().expect("nobody panics holding it");
+        let waited = gate.1.wait_while(opened, |open| !*open);
+        drop(waited.expect("nobody panics holding it"));
+        answer_ok("late")
+    })
+}
+
+fn open(gate: &Arc<(Mutex<bool>, Condvar)>) {
+    *gate.0.lock().expect("nobody panics holding it") = true;
+    gate.1.notify_all();
+}
+
+#[test]
+fn the_connection_idle_longest_makes_room_and_busy_ones_stay() {
+    let router = Router::with(&["edge.threads=1", "edge.max_connections=4"]);
+    let (shop, gate) = (Backend::named("ok"), Arc::default());
+    let slow = gated(&gate);
+    router.serve("shop", &[&shop]);
+    router.serve("slow", &[&slow]);
+    let mut busy = router.client();
+    busy.send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
+    slow.request();
+    let (mut first, second, third) = (kept(&router), kept(&router), kept(&router));
+    ask(&mut first);
+    let mut fourth = kept(&router);
+    gone(&second);
+    let _fifth = kept(&router);
+    gone(&third);
+    ask(&mut first);
+    ask(&mut fourth);
+    open(&gate);
+    assert_eq!(busy.answer().expect(200).text(), "late");
+    let evicted = router.counted("portico_client_connections_closed_total", "evicted");
+    assert_eq!(evicted, 2.0);
+}
+
+#[test]
+fn of_clients_without_a_request_the_one_awaited_longest_goes() {
+    let router = Router::with(&["edge.threads=1", "edge.max_connections=3"]);
+    let shop = Backend::named("ok");
+    router.serve("shop", &[&shop]);
+    let mut dripping: Vec<Client> = Vec::new();
+    for number in 0..3 {
+        let mut client = router.client();
+        client.send("GET / HTTP/1.1\r\nHo");
+        dripping.push(client);
+        eventually("it is there", || {
+            let open = router.counted("portico_client_connections", "");
+            (open >= f64::from(number + 1)).then_some(())
+        });
+    }
+    let mut guest = kept(&router);
+    gone(&dripping[0]);
+    dripping[1].send("st: shop.example\r\n\r\n");
+    dripping[1].answer().expect(200);
+    ask(&mut guest);
+}
+
+#[test]
+fn where_all_are_busy_the_next_is_turned_away_and_an_operator_told() {
+    let router = Router::with(&["edge.threads=2", "edge.max_connections=4"]);
+    let gate = Arc::default();
+    let slow = gated(&gate);
+    router.serve("slow", &[&slow]);
+    let mut busy: Vec<Client> = Vec::new();
+    for number in 1..=4 {
+        let mut client = router.client();
+        client.send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
+        busy.push(client);
+        eventually("the backend has it", || {
+            (slow.requests().len() == number).then_some(())
+        });
+    }
+    for _ in 0..3 {
+        gone(&router.client());
+    }
+    let refused = router.counted("portico_client_connections_refused_total", "full");
+    assert_eq!(refused, 3.0);
+    eventually("an operator is told, once", || {
+        (router.events("connections_full").len() == 1).then_some(())
+    });
+    open(&gate);
+    for client in &mut busy {
+        assert_eq!(client.answer().expect(200).text(), "late");
+    }
+    // They idle now: whoever comes is served, whichever thread has them.
+    eventually("there is room again", || {
+        let mut client = router.client();
+        client.try_send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
+        client.try_answer_to("GET").ok()
+    });
+}
+
+#[test]
+fn an_address_has_as_many_as_it_may_and_others_are_served() {
+    let router = Router::with(&["edge.max_connections_per_address=3"]);
+    let shop = Backend::named("ok");
+    router.serve("shop", &[&shop]);
+    let mut held: Vec<Client> = (0..3).map(|_| kept(&router)).collect();
+    gone(&router.client());
+    held.iter_mut().for_each(ask);
+    held.pop();
+    eventually("its place is free", || {
+        let mut client = router.client();
+        client.try_send(GET);
+        client.try_answer_to("GET").ok()
+    });
+    assert!(router.counted("portico_client_connections_refused_total", "address") >= 1.0);
+    router.wait_event("address_full", "", "");
+}
+
+#[test]
+fn of_a_balancers_clients_each_has_its_own_count() {
+    let router = Router::with(&[
+        "edge.max_connections_per_address=1",
+        "edge.trusted_proxies=[\"127.0.0.0/8\"]",
+    ]);
+    let shop = Backend::named("ok");
+    router.serve("shop", &[&shop]);
+    let from = |address: &str| {
+        let mut client = router.client();
+        client.send(format!("PROXY TCP4 {address} 192.0.2.1 5555 443\r\n{GET}"));
+        client
+    };
+    let (mut one, mut other) = (from("203.0.113.9"), from("203.0.113.10"));
+    one.answer().expect(200);
+    other.answer().expect(200);
+    gone(&from("203.0.113.9"));
+    let closed = router.counted("portico_client_connections_closed_total", "address");
+    assert_eq!(closed, 1.0);
+    ask(&mut one);
+}
+
+/// Whether an operator was told.
+fn short(router: &Router) -> bool {
+    !router.events("descriptors_short").is_empty()
+}
+
+/// A router with few descriptors, none of its own limits in the way.
+fn short_of_descriptors() -> Router {
+    let setup = Setup::new().after("ulimit -n 160");
+    setup
+        .set("edge.threads=1")
+        .set("edge.max_connections=10000")
+        .start()
+}
+
+#[test]
+fn at_the_descriptor_limit_idle_connections_go_and_every_request_is_answered() {
+    let router = short_of_descriptors();
+    let shop = Backend::named("ok");
+    router.serve("shop", &[&shop]);
+    let mut held: Vec<Client> = (0..300).map(|_| kept(&router)).collect();
+    ask(held.last_mut().expect("there are some"));
+    gone(&held[0]);
+    assert!(router.counted("portico_client_connections_closed_total", "evicted") >= 100.0);
+    assert_eq!(router.events("descriptors_short").len(), 1);
+}
+
+#[test]
+fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
+    let router = short_of_descriptors();
+    let gate = Arc::default();
+    let slow = gated(&gate);
+    router.serve("slow", &[&slow]);
+    let mut busy: Vec<Client> = Vec::new();
+    let mut ask = || {
+        let mut client = router.client();
+        client.send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
+        busy.push(client);
+    };
+    // Each takes two.
+    for number in 1.. {
+        ask();
+        eventually("its backend has it, or it waits to be accepted", || {
+            let is_asked = slow.requests().len() == number;
+            (is_asked || short(&router)).then_some(())
+        });
+        if short(&router) {
+            break;
+        }
+    }
+    (0..10).for_each(|_| ask());
+    open(&gate);
+    for client in &mut busy {
+        assert_eq!(client.answer().expect(200).text(), "late");
+    }
+    assert_eq!(
+        router.counted("portico_backend_connect_failures_total", "exhausted"),
+        0.0
+    );
+}
