@@ -103,7 +103,7 @@ impl Line {
         if !self.is_standing() {
             return wakers;
         }
-        let is_old = |place: &Place| now_us.saturating_sub(place.since_us) > pace.patience_us;
+        let is_old = |place: &Place| now_us.saturating_sub(place.since_us) > pace.depth_us;
         while self.places.front().is_some_and(is_old) {
             let Some(place) = self.places.pop_front() else {
                 break;

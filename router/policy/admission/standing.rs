@@ -23,19 +23,18 @@
 //!
 //! Times are microseconds.
 
-/// A wait is no matter up to this many times what an answer takes, and never
+/// A wait is no matter up to one and a half times what an answer takes, and never
 /// below the least: so deep a line only evens out what comes.
-const TARGET_TIMES: u64 = 2;
+const TARGET_HALVES: u64 = 3;
 const LEAST_TARGET_US: u64 = 20_000;
 const MOST_TARGET_US: u64 = 1_000_000;
 /// The least interval: a burst that is over by then was none of ours.
 const LEAST_INTERVAL_US: u64 = 100_000;
-/// A standing line has places for what is served in this share of what an answer
-/// takes.
-const DEPTH_PART: u64 = 2;
+/// A standing line has places for what is served in this part of what an answer
+/// takes, and is waited in for as long: who came last and was not served in that
+/// time has others before it.
+const DEPTH_PART: u64 = 4;
 const LEAST_DEPTH_US: u64 = 5_000;
-/// Who waited so long in a standing line is told at once.
-const LEAST_PATIENCE_US: u64 = 50_000;
 /// Places in a standing line: with fewer, its backends might wait for requests.
 const LEAST_PLACES: u32 = 8;
 
@@ -46,10 +45,9 @@ pub struct Pace {
     pub target_us: u64,
     /// How long waits must be longer than that, microseconds.
     pub interval_us: u64,
-    /// How long a standing line is, in the time that it takes to serve.
+    /// How long a request waits in a standing line at most, microseconds, and how
+    /// long the line is, in the time that it takes to serve.
     pub depth_us: u64,
-    /// How long a request waits in a standing line, microseconds.
-    pub patience_us: u64,
 }
 
 impl Pace {
@@ -57,11 +55,11 @@ impl Pace {
     pub fn of(usual_us: u64) -> Pace {
         Pace {
             target_us: usual_us
-                .saturating_mul(TARGET_TIMES)
+                .saturating_mul(TARGET_HALVES)
+                .div_ceil(2)
                 .clamp(LEAST_TARGET_US, MOST_TARGET_US),
             interval_us: usual_us.saturating_mul(2).max(LEAST_INTERVAL_US),
             depth_us: (usual_us / DEPTH_PART).max(LEAST_DEPTH_US),
-            patience_us: usual_us.max(LEAST_PATIENCE_US),
         }
     }
 }
@@ -111,15 +109,19 @@ impl Standing {
             served: 0,
         });
         late.served += 1;
-        if now_us.saturating_sub(late.since_us) < pace.interval_us {
-            return;
-        }
+        let lasted_us = now_us.saturating_sub(late.since_us);
+        let (joined, served) = (u64::from(late.joined), u64::from(late.served));
+        // The more come than are served, the sooner it is plain.
+        let is_plain =
+            lasted_us.saturating_mul(joined.max(served)) >= pace.interval_us.saturating_mul(served);
         // One that gets shorter will be gone by itself.
-        if late.joined.saturating_mul(10) >= late.served.saturating_mul(9) {
+        if is_plain && joined * 10 >= served * 9 {
             self.is_standing = true;
             self.shed_us = now_us;
         }
-        self.late = None;
+        if self.is_standing || lasted_us >= pace.interval_us {
+            self.late = None;
+        }
     }
 
     /// Someone asks for a place.

@@ -19,9 +19,8 @@ impl Wake for Flag {
 
 const PACE: Pace = Pace {
     target_us: 10_000,
-    depth_us: 10_000,
     interval_us: 100_000,
-    patience_us: 50_000,
+    depth_us: 10_000,
 };
 
 /// Joins a line that has not begun to stand.
@@ -300,9 +299,9 @@ fn who_waits_too_long_in_a_standing_line_is_told() {
     let now_us = stand(&queue);
     let mut old = join_at(&queue, 1_000, now_us).unwrap();
     assert_eq!(turn(&mut old), Poll::Pending);
-    let _other = join_at(&queue, 1_000, now_us + PACE.patience_us).unwrap();
+    let _other = join_at(&queue, 1_000, now_us + PACE.depth_us).unwrap();
     assert_eq!(turn(&mut old), Poll::Pending, "not a moment too early");
-    let _third = join_at(&queue, 1_000, now_us + PACE.patience_us + 1).unwrap();
+    let _third = join_at(&queue, 1_000, now_us + PACE.depth_us + 1).unwrap();
     assert_eq!(turn(&mut old), Poll::Ready(Turn::Shed));
     drop(old);
     assert_eq!(queue.waiting(), 2);
