@@ -118,6 +118,7 @@
 //! | a code or status of our own | `observe/code.rs`, `edge/answers.rs` |
 //! | a counter | a row in `observe/metrics.rs` |
 //! | whom a process runs as, what it may open | `supervisor/rights.rs`, `supervisor/ownership.rs` |
+//! | what a named limit may be, and what it does | `control/limits/shape.rs`, `policy/limit`, `table/limits` |
 //! | a setting | a row in `settings/rows.rs`, `config/portico.toml` |
 //! | which edge serves, stands by, is started | `supervisor/post/edge.rs`, whether there is memory for a standby `supervisor/standby.rs` |
 //! | when a shrunken table is refused | `policy/shrink.rs` |

@@ -15,6 +15,7 @@ pub mod fleet;
 mod http_server;
 mod lease_clock;
 pub mod leases;
+pub mod limits;
 pub mod loading;
 mod memory;
 pub mod names;
@@ -34,6 +35,7 @@ pub mod tokens;
 
 use std::io;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -49,8 +51,10 @@ use events::Events;
 use fleet::Fleet;
 use proving::Seen;
 use registry::Registry;
+use store::{Contents, Store};
 use tokens::Tokens;
 
+use crate::feed::limits_file;
 use crate::heritage::{ControlHeritage, Lifeline, Order, ProcessStatus};
 use crate::settings::Settings;
 use ticker::Pulse;
@@ -176,14 +180,12 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
 
     let operator = tokens::operator_token(&state_dir).map_err(system("auth.tokens"))?;
     let folder = snapshots::folder(&state_dir);
-    let (store, mut contents) = standing_back(|| {
-        boot::open(&state_dir, &events, |extent| {
-            boot::known_good(&folder, extent)
-        })
-    })??;
+    let (store, mut contents) = open_store(&state_dir, &folder, &events)?;
     let tokens = Arc::new(Tokens::new(&operator, std::mem::take(&mut contents.tokens)));
     let (registry, _writer) =
         Registry::start(store, contents, tokens.clone()).map_err(system("the store's thread"))?;
+    let _rates = limit_sources(&folder, &settings, &registry, &events)?;
+    let keeping = keep_limits(folder.clone(), &registry, &events);
     let fleet = Arc::new(Fleet::new(events.clone(), registry.propagation().clone()));
     let look = {
         let (fleet, processes) = (fleet.clone(), processes.clone());
@@ -223,6 +225,7 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
         running.spawn(fleet::follow(fleet.clone(), told));
         running.spawn(fleet::link::serve(feed, fleet.clone(), registry.clone()));
         running.spawn(fleet::keep(fleet.clone()));
+        running.spawn(keeping);
         running.spawn(ticker::run(registry.clone(), fleet, events, pulse));
         tokio::select! {
             served = http_server::serve(api, router, stopping) => served.map_err(system("the API's listener"))?,
@@ -233,6 +236,51 @@ fn serve(heritage: ControlHeritage) -> Result<(), ControlError> {
     })?;
     keeper.finish();
     Ok(())
+}
+
+fn open_store(
+    state_dir: &Path,
+    folder: &Path,
+    events: &Events,
+) -> Result<(Store, Contents), ControlError> {
+    let table = |extent| boot::known_good(folder, extent);
+    Ok(standing_back(|| boot::open(state_dir, events, table))??)
+}
+
+/// What keeps the limits on disk.
+fn keep_limits(
+    folder: PathBuf,
+    registry: &Registry,
+    events: &Arc<Events>,
+) -> impl Future<Output = ()> + use<> {
+    let limits = registry.limits().clone();
+    limits::keep(folder, registry.cluster_id(), limits, events.clone())
+}
+
+/// Takes in what says how limits are besides the store: files, and of a store
+/// that was rebuilt the limits beside the table.
+fn limit_sources(
+    folder: &Path,
+    settings: &Settings,
+    registry: &Registry,
+    events: &Arc<Events>,
+) -> Result<Option<limits::files::Watch>, ControlError> {
+    let kept = limits_file::read(folder).unwrap_or_else(|error| {
+        tracing::warn!("{error}; it is written anew");
+        None
+    });
+    let kept = kept.filter(|kept| kept.cluster_id == registry.cluster_id());
+    if let Some(kept) = &kept {
+        registry.adopt_limits(&kept.stored);
+    }
+    let Some(rates_dir) = &settings.rates_dir else {
+        return Ok(None);
+    };
+    let limits = registry.limits().clone();
+    let watch = limits::files::watch(rates_dir.clone(), kept.as_ref(), limits, events.clone());
+    watch
+        .map(Some)
+        .map_err(system("the thread that reads rates_dir"))
 }
 
 /// Serves the admin port from a thread and a runtime of its own: a busy API

@@ -30,6 +30,9 @@ pub enum Refusal {
     /// No such token.
     #[error("there is no token `{0}`")]
     NoToken(String),
+    /// No such limit.
+    #[error("there is no limit `{0}`")]
+    NoLimit(String),
     /// Another app holds this host.
     #[error("the host `{host}` is held by app `{holder}`")]
     HostTaken {
@@ -38,8 +41,8 @@ pub enum Refusal {
         /// Who holds it.
         holder: String,
     },
-    /// The app is not at the revision the caller expected.
-    #[error("the app is {}, not as the request's condition expects", .current.map_or("not there".to_owned(), |revision| format!("at revision {revision}")))]
+    /// The app, or limit, is not at the revision the caller expected.
+    #[error("it is {}, not as the request's condition expects", .current.map_or("not there".to_owned(), |revision| format!("at revision {revision}")))]
     Lost {
         /// The app's revision; `None`: there is no such app.
         current: Option<u64>,

@@ -22,14 +22,15 @@ use self::writer::Writer;
 use super::changes::{Compacted, Entry, Follower};
 use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
+use super::limits::Limits;
 use super::propagation::Propagation;
 use super::refusal::Refusal;
 use super::shrink::ShrinkGuard;
-use super::staging::{Batch, LeaseChange, Staging};
+use super::staging::{Batch, Condition, LeaseChange, Staging};
 use super::state::{Counts, State};
 use super::store::{Contents, Store, StoreFailure};
 use super::tokens::Tokens;
-use crate::feed::messages::{AppRecord, Delta, Removed, Totals};
+use crate::feed::messages::{AppRecord, Delta, LimitRecord, Removed, Totals};
 
 /// Changes waiting for the writer; more wait with their callers.
 const QUEUE: usize = 1_024;
@@ -65,6 +66,7 @@ pub struct Registry {
     leases: Mutex<Leases>,
     clock: LeaseClock,
     tokens: Arc<Tokens>,
+    limits: Arc<Limits>,
     works: mpsc::Sender<Work>,
     guard: ShrinkGuard,
     propagation: Arc<Propagation>,
@@ -92,10 +94,11 @@ impl Registry {
         let (state, leases) = load(contents);
         let registry = Arc::new(Registry {
             head: watch::Sender::new(state.revision),
-            state: RwLock::new(state),
             leases: Mutex::new(leases),
             clock: LeaseClock::default(),
             tokens,
+            limits: Arc::new(Limits::new(state.limits.clone())),
+            state: RwLock::new(state),
             works,
             guard,
             propagation: Arc::default(),
@@ -304,6 +307,30 @@ impl Registry {
         &self.tokens
     }
 
+    /// The named limits.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Takes in the limits of a store that was lost, if this one never had any.
+    pub fn adopt_limits(&self, lost: &[LimitRecord]) {
+        if lost.is_empty() || self.read().limits_revision > 0 {
+            return;
+        }
+        let lost = lost.to_vec();
+        let run: Run = Box::new(move |staging| {
+            for record in &lost {
+                // Taken in before, they are within every bound.
+                let _ = staging.put_limit(record, &Condition::Always);
+            }
+            Box::new(|_| {})
+        });
+        let since = Instant::now();
+        if self.works.try_send(Work { run, since }).is_err() {
+            tracing::error!("the limits of the lost store were not taken in");
+        }
+    }
+
     /// Whether the writer lives; if it does not, control must end.
     pub fn is_writing(&self) -> bool {
         *self.writing.borrow()
@@ -342,6 +369,8 @@ impl Registry {
             apps,
             hosts,
             tokens,
+            limits,
+            limits_revision,
             entries,
             leases,
             removed,
@@ -363,6 +392,10 @@ impl Registry {
             }
             state.advance(entries);
             state.removed = removed;
+            if !limits.is_empty() {
+                state.limit(limits, limits_revision);
+                self.limits.store(state.limits.clone());
+            }
             state.revision
         };
         self.settle(leases);
@@ -397,6 +430,8 @@ fn load(contents: Contents) -> (State, Leases) {
         removed,
         apps,
         changes,
+        limits,
+        limits_revision,
         tokens: _,
         doubt: _,
     } = contents;
@@ -411,5 +446,7 @@ fn load(contents: Contents) -> (State, Leases) {
     state.advance(changes);
     state.revision = revision;
     state.removed = removed;
+    state.limits = limits;
+    state.limits_revision = limits_revision;
     (state, leases)
 }

@@ -7,15 +7,20 @@
 //!
 //! **Invariant**: a change that is refused has staged nothing.
 
+mod limits;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub use self::limits::LimitOutcome;
 use super::changes::{Entry, Kind, Touch};
 use super::refusal::Refusal;
 pub use super::spec::{AppSpec, BackendSpec, Condition, ImportTally, LeaseChange, Outcome};
 use super::state::{State, Stored};
 use super::tokens::TokenRecord;
-use crate::feed::messages::{AppRecord, BackendRecord, PolicyRecord, Removed, Standing};
+use crate::feed::messages::{
+    AppRecord, BackendRecord, LimitRecord, PolicyRecord, Removed, Standing,
+};
 
 /// Hosts of one app, at most.
 pub const DOMAINS_MAX: usize = 1_000;
@@ -33,6 +38,10 @@ pub(super) struct Batch {
     pub hosts: HashMap<Box<str>, Option<Arc<str>>, ahash::RandomState>,
     /// Tokens issued (`Some`) or withdrawn.
     pub tokens: BTreeMap<String, Option<TokenRecord>>,
+    /// Named limits put (`Some`) or removed.
+    pub limits: BTreeMap<String, Option<LimitRecord>>,
+    /// The newest revision of limits, if any changed.
+    pub limits_revision: u64,
     /// Revisions made.
     pub entries: Vec<Entry>,
     /// Leases to settle.
@@ -46,7 +55,8 @@ pub(super) struct Batch {
 impl Batch {
     /// Whether there is nothing to make durable.
     pub fn is_empty(&self) -> bool {
-        self.apps.is_empty() && self.tokens.is_empty() && !self.is_confirming
+        let is_same = self.apps.is_empty() && self.tokens.is_empty() && self.limits.is_empty();
+        is_same && !self.is_confirming
     }
 }
 

@@ -14,7 +14,7 @@ use prost::Message;
 use super::changes::{ChangeLog, Compacted, Entry};
 use super::loading::Loaded;
 use super::memory::{Weight, allocated, log_bytes};
-use crate::feed::messages::{AppRecord, Change, Delta, Op, Removed, Totals};
+use crate::feed::messages::{AppRecord, Change, Delta, LimitRecord, Op, Removed, Totals};
 
 /// An app as held: a million of them must fit into a few hundred megabytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +67,10 @@ pub struct State {
     pub removed: Removed,
     /// What led here.
     pub log: ChangeLog,
+    /// The named limits that are stored.
+    pub limits: BTreeMap<String, LimitRecord>,
+    /// The revision of their last change.
+    pub limits_revision: u64,
     apps: BTreeMap<Arc<str>, Stored>,
     hosts: HashMap<Box<str>, Arc<str>, ahash::RandomState>,
     backends: u64,
@@ -256,6 +260,17 @@ impl State {
             self.weight.hosts + self.hosts.capacity() / 7 * 8 * host,
             log_bytes(self.log.entries(), self.log.names()),
         )
+    }
+
+    /// Takes in limits that changed.
+    pub(super) fn limit(&mut self, limits: BTreeMap<String, Option<LimitRecord>>, revision: u64) {
+        for (name, record) in limits {
+            match record {
+                Some(record) => self.limits.insert(name, record),
+                None => self.limits.remove(&name),
+            };
+        }
+        self.limits_revision = self.limits_revision.max(revision);
     }
 
     /// Moves on to the revisions of a durable batch.

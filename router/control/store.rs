@@ -6,6 +6,7 @@
 //!
 //! Host claims have no table: they follow from the apps, one truth.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -23,7 +24,7 @@ use super::changes::Entry;
 use super::loading::{self, Loaded, Row, Undecoded};
 use super::staging::Batch;
 use super::tokens::TokenRecord;
-use crate::feed::messages::Removed;
+use crate::feed::messages::{LimitRecord, Removed};
 use crate::policy::shrink::Shrink;
 use crate::settings::absolute;
 
@@ -31,12 +32,16 @@ use crate::settings::absolute;
 const APPS: TableDefinition<&str, &[u8]> = TableDefinition::new("apps");
 /// id → [`TokenRecord`].
 const TOKENS: TableDefinition<&str, &[u8]> = TableDefinition::new("tokens");
+/// name → `LimitRecord`. Absent in the stores of older programs.
+const LIMITS: TableDefinition<&str, &[u8]> = TableDefinition::new("limits");
 /// revision → [`Entry`].
 const CHANGES: TableDefinition<u64, &[u8]> = TableDefinition::new("changes");
 /// What the file is and where it stands.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// In [`META`]: apps ever removed. Absent in the stores of older programs.
 const APPS_REMOVED: &str = "apps_removed";
+/// In [`META`]: the revision of the limits' last change. Likewise.
+const LIMITS_REVISION: &str = "limits_revision";
 /// In [`META`]: backends ever removed. Likewise.
 const BACKENDS_REMOVED: &str = "backends_removed";
 /// Which installation it belongs to.
@@ -107,6 +112,10 @@ pub struct Contents {
     pub apps: Vec<Loaded>,
     /// Every issued token.
     pub tokens: Vec<TokenRecord>,
+    /// Every named limit.
+    pub limits: BTreeMap<String, LimitRecord>,
+    /// The revision of their last change.
+    pub limits_revision: u64,
     /// The change log's tail.
     pub changes: Vec<Entry>,
     /// It lacks more than can be believed; judged when control boots.
@@ -254,6 +263,7 @@ impl Store {
                     None => tokens.remove(id.as_str())?,
                 };
             }
+            commit_limits(transaction, batch)?;
             let mut changes = transaction.open_table(CHANGES)?;
             for entry in &batch.entries {
                 changes.insert(entry.revision, entry.encode().as_slice())?;
@@ -348,6 +358,22 @@ impl Store {
         );
         Ok(database)
     }
+}
+
+fn commit_limits(transaction: &redb::WriteTransaction, batch: &Batch) -> Result<(), redb::Error> {
+    if batch.limits.is_empty() {
+        return Ok(());
+    }
+    let mut limits = transaction.open_table(LIMITS)?;
+    for (name, limit) in &batch.limits {
+        match limit {
+            Some(limit) => limits.insert(name.as_str(), limit.encode_to_vec().as_slice())?,
+            None => limits.remove(name.as_str())?,
+        };
+    }
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(LIMITS_REVISION, batch.limits_revision)?;
+    Ok(())
 }
 
 fn insert_removed(
@@ -457,6 +483,7 @@ fn read_all(path: &Path, database: &Database) -> Result<Contents, OpenError> {
             apps: count(APPS_REMOVED)?,
             backends: count(BACKENDS_REMOVED)?,
         },
+        limits_revision: count(LIMITS_REVISION)?,
         epoch: number("epoch")?,
         revision: number("revision")?,
         changes_floor: number("changes_floor")?,
@@ -506,6 +533,7 @@ fn read_tables(
             .map_err(|error| ReadProblem::Record(format!("token `{}`", id.value()), error))?;
         contents.tokens.push(token);
     }
+    read_limits(transaction, contents)?;
     let changes = transaction.open_table(CHANGES).map_err(unread)?;
     for row in changes.iter().map_err(unread)? {
         let (revision, bytes) = row.map_err(unread)?;
@@ -513,6 +541,25 @@ fn read_tables(
             ReadProblem::Record(format!("revision {}", revision.value()), error)
         })?;
         contents.changes.push(entry);
+    }
+    Ok(())
+}
+
+fn read_limits(
+    transaction: &redb::ReadTransaction,
+    contents: &mut Contents,
+) -> Result<(), ReadProblem> {
+    let limits = match transaction.open_table(LIMITS) {
+        Ok(limits) => limits,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(unread(error)),
+    };
+    for row in limits.iter().map_err(unread)? {
+        let (name, bytes) = row.map_err(unread)?;
+        let name = name.value().to_owned();
+        let limit = LimitRecord::decode(bytes.value())
+            .map_err(|error| ReadProblem::Record(format!("limit `{name}`"), error))?;
+        contents.limits.insert(name, limit);
     }
     Ok(())
 }

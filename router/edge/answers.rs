@@ -4,6 +4,8 @@
 //! for JSON), `Proxy-Status` (RFC 9209) and `Retry-After`. Never decides that a
 //! request fails: it is told a [`Code`].
 
+use std::borrow::Cow;
+
 use crate::observe::Code;
 
 /// What shapes an answer besides its code.
@@ -14,6 +16,9 @@ pub struct Answer<'a> {
     pub status: u16,
     /// H26's and others' detail, shown to the client.
     pub cause: Option<&'a str>,
+    /// Seconds after which the client may try again, where that is known; else
+    /// the code's own.
+    pub retry_after: Option<u32>,
     /// Problem JSON instead of HTML.
     pub json: bool,
     /// The request was HEAD: no body.
@@ -77,7 +82,8 @@ impl Answer<'_> {
                 "\"",
             ],
         );
-        if let Some(seconds) = retry_after(self.code) {
+        let known = self.retry_after.map(|seconds| number.format(seconds));
+        if let Some(seconds) = known.or(retry_after(self.code)) {
             put(out, &["\r\nRetry-After: ", seconds]);
         }
         if !self.request_id.is_empty() {
@@ -113,11 +119,18 @@ impl Answer<'_> {
             "title": reason,
             "status": self.status,
             "code": self.code.name(),
-            "detail": self.cause.unwrap_or(self.code.desc()),
+            "detail": self.detail(),
             "fault": self.code.fault().name(),
             "request_id": String::from_utf8_lossy(self.request_id),
         })
         .to_string()
+    }
+
+    fn detail(&self) -> Cow<'_, str> {
+        match (self.code, self.cause) {
+            (Code::H29, Some(limit)) => format!("over the limit {limit}").into(),
+            (code, cause) => cause.unwrap_or(code.desc()).into(),
+        }
     }
 
     fn page(&self, reason: &str) -> String {
@@ -200,6 +213,7 @@ mod tests {
             code,
             status: code.status(),
             cause: None,
+            retry_after: None,
             json: false,
             head_only: false,
             keep_alive: true,

@@ -64,7 +64,7 @@ pub struct Line<'a> {
     /// The code of an answer of the router's own, or of a cut.
     pub code: Option<Code>,
     /// H26's and others' detail.
-    pub cause: Option<&'static str>,
+    pub cause: Option<&'a str>,
 }
 
 impl Line<'_> {

@@ -161,10 +161,10 @@ metrics! {
     }
 
     WITHHELD "portico_retries_withheld_total" ["requests" Sum] ("reason")
-    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the time for a first byte was over; the app's tries, or its budget of retries and hedges, were used up; its thread had more to do than it could, and the app's requests stood in line for it; or no other backend was left." {
+    "Failed tries that were not retried, by why: the request may have been processed and is not idempotent; its body was no longer whole in the replay buffer; the answer had begun; the time for a first byte was over; the app's tries, or its budget of retries and hedges, were used up; its thread had more to do than it could, and the app's requests stood in line for it; the limit retries let no more pass (limit); or no other backend was left." {
         WithheldNotIdempotent ("not_idempotent") WithheldBody ("body_not_replayable")
         WithheldAnswerBegun ("answer_begun") WithheldTime ("time") WithheldTries ("tries") WithheldBudget ("budget")
-        WithheldOverload ("overload") WithheldNoBackend ("no_backend")
+        WithheldOverload ("overload") WithheldLimit ("limit") WithheldNoBackend ("no_backend")
     }
 
     EJECTIONS "portico_backend_ejections_total" ["ejections" Sum] ("reason")
@@ -437,7 +437,8 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
         .chain(Gauge::rows())
         .chain(Histogram::rows())
         .copied();
-    rows.chain([&CODES]).chain(super::access_log::rows())
+    let rows = rows.chain([&CODES]).chain(super::access_log::rows());
+    rows.chain(super::limits::rows())
 }
 
 /// The row of this name, if edges report one.

@@ -9,6 +9,7 @@ mod cells;
 mod code;
 pub mod histogram;
 pub mod instant;
+pub mod limits;
 pub mod metrics;
 pub mod process_log;
 mod samples;

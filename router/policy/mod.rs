@@ -2,9 +2,10 @@
 //! goes out.
 //!
 //! Owns the rules of balancing, health, latency, hedges, retries, admission and
-//! concurrency, of turns where the processor does not suffice for all, of how slow
-//! a client may be, and of how much a table may shrink. Never opens a socket, reads
-//! a clock or spawns a task, so that a simulation with a seed can run them.
+//! concurrency, of named limits, of turns where the processor does not suffice for
+//! all, of how slow a client may be, and of how much a table may shrink. Never opens
+//! a socket, reads a clock or spawns a task, so that a simulation with a seed can run
+//! them.
 
 pub mod admission;
 pub mod balance;
@@ -13,6 +14,7 @@ pub mod fair_queue;
 pub mod health;
 pub mod hedge;
 pub mod latency;
+pub mod limit;
 pub mod overload;
 pub mod retry;
 pub mod shrink;

@@ -36,6 +36,9 @@ pub struct Settings {
     /// Whom control runs as, if the router was started by root.
     #[serde(default)]
     pub user: User,
+    /// Where files say the numbers of limits; `None`: nowhere.
+    #[serde(default)]
+    pub rates_dir: Option<PathBuf>,
     /// The data plane.
     pub edge: Edge,
     /// The registration API.
@@ -187,6 +190,7 @@ impl Default for Settings {
         Settings {
             state_dir: PathBuf::from("data"),
             user: User::Auto,
+            rates_dir: None,
             edge: Edge {
                 http: vec![any(8080)],
                 threads: cores(),
@@ -243,6 +247,12 @@ impl Settings {
     /// documentation.
     pub fn entries(&self) -> Vec<(&'static str, toml::Value)> {
         ROWS.iter().map(|row| (row.key, (row.show)(self))).collect()
+    }
+
+    /// `rates_dir` as the file would write it.
+    fn rates_dir_text(&self) -> String {
+        let folder = self.rates_dir.as_ref();
+        folder.map_or(String::new(), |path| path.display().to_string())
     }
 
     /// Where the operator token is kept.

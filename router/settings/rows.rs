@@ -11,7 +11,7 @@ use super::source::Entry;
 use super::values::{
     address, amount, block, duration, list, path, shown, shown_duration, shown_user, string, user,
 };
-use super::{AccessLog, LogFormat, Settings, Shed, Standby, Tokens, cores};
+use super::{AccessLog, LogFormat, Settings, Shed, Standby, Tokens, absolute, cores};
 
 /// More data threads than any machine has cores.
 const MAX_THREADS: i64 = 1024;
@@ -68,6 +68,19 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| shown_user(&settings.user),
+    },
+    Row {
+        key: "rates_dir",
+        expected: "the path of a folder, as a string; empty for none",
+        list: false,
+        set: |settings, value| {
+            // From where the router was started: control works elsewhere.
+            let folder = Some(string(value)?).filter(|text| !text.is_empty());
+            let folder = folder.map(|text| path(text).map(|path| absolute(&path)));
+            settings.rates_dir = folder.transpose()?;
+            Ok(())
+        },
+        show: |settings| settings.rates_dir_text().into(),
     },
     Row {
         key: "edge.http",

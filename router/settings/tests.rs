@@ -80,6 +80,7 @@ fn defaults_are_those_of_the_contract() {
         [
             "state_dir = \"data\"",
             "user = \"auto\"",
+            "rates_dir = \"\"",
             "edge.http = [\"0.0.0.0:8080\"]",
             "edge.https = []",
             "edge.threads = 0",

@@ -32,6 +32,7 @@ mod domain;
 mod domains;
 mod index;
 mod install;
+pub mod limits;
 mod live;
 mod memory;
 mod pace;
@@ -60,6 +61,7 @@ use arc_swap::Guard;
 use change::Writer;
 use domain::Domain;
 use index::{Found, Index};
+use limits::Limits;
 use live::HotApps;
 
 use memory::heap_bytes;
@@ -74,6 +76,8 @@ pub struct Table {
     turns: AtomicU64,
     /// Bit n: some wildcard's host has n labels (63: that or more).
     wildcard_depths: AtomicU64,
+    /// The named limits, which are published beside the routes.
+    pub limits: Limits,
     revision: AtomicU64,
     len: AtomicU64,
     backends: AtomicU64,
@@ -91,6 +95,7 @@ impl Table {
             names: Index::new(),
             turns: AtomicU64::new(0),
             wildcard_depths: AtomicU64::new(0),
+            limits: Limits::default(),
             revision: AtomicU64::new(0),
             len: AtomicU64::new(0),
             backends: AtomicU64::new(0),

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body};
+use ureq::http::{Request, Response, StatusCode};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::{CommandError, Reach};
 use crate::cli::SettingsArgs;
@@ -31,6 +31,44 @@ impl Port {
             Port::Admin => "--admin or PORTICO_ADMIN",
             Port::Api => "--api or PORTICO_API",
         }
+    }
+}
+
+/// What is asked besides reading and plain orders.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub method: &'a str,
+    pub port: Port,
+    pub path: &'a str,
+    pub body: Option<&'a Value>,
+    pub if_match: Option<&'a str>,
+}
+
+/// What was answered, be it a refusal.
+#[derive(Debug)]
+pub(super) struct Answered {
+    url: String,
+    pub status: u16,
+    pub etag: Option<String>,
+    body: String,
+    no_token: Option<String>,
+}
+
+impl Answered {
+    /// The document, if it is a success; else what the router says about it.
+    pub fn success(self) -> Result<Value, CommandError> {
+        let Answered {
+            url,
+            body,
+            no_token,
+            ..
+        } = self;
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        if status.is_success() {
+            return parsed(&url, &body);
+        }
+        let text = refusal(&url, status, &body, no_token);
+        Err(CommandError::Failed(text))
     }
 }
 
@@ -108,6 +146,43 @@ impl<'a> Client<'a> {
             .call()
             .map_err(|error| unreached(port, &url, &error))?;
         answered(&url, response, token.err()).map(|response| (url, response))
+    }
+
+    /// Asks, whatever the answer.
+    pub fn ask(&self, asked: &Asked<'_>) -> Result<Answered, CommandError> {
+        let url = self.url(asked.port, asked.path)?;
+        let token = self.reach.token(self.settings);
+        let mut request = Request::builder().method(asked.method).uri(&url);
+        if let Ok(token) = &token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(tag) = asked.if_match {
+            request = request.header("if-match", tag);
+        }
+        let unmade = |error: ureq::http::Error| CommandError::Failed(format!("{url}: {error}"));
+        let answered = match asked.body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                self.run(request.body(body.to_string()).map_err(unmade)?)
+            }
+            None => self.run(request.body(()).map_err(unmade)?),
+        };
+        let mut response = answered.map_err(|error| unreached(asked.port, &url, &error))?;
+        let etag = response.headers().get("etag");
+        Ok(Answered {
+            status: response.status().as_u16(),
+            etag: etag
+                .and_then(|tag| tag.to_str().ok())
+                .map(ToOwned::to_owned),
+            body: text(&url, &mut response)?,
+            no_token: token.err(),
+            url,
+        })
+    }
+
+    fn run(&self, request: Request<impl AsSendBody>) -> Result<Response<Body>, ureq::Error> {
+        let request = self.agent.configure_request(request);
+        self.agent.run(request.timeout_global(Some(ANSWER)).build())
     }
 
     /// An order without a body; the answer is a document.
@@ -245,13 +320,21 @@ fn refusal(url: &str, status: StatusCode, body: &str, no_token: Option<String>) 
 }
 
 fn document(url: &str, mut response: Response<Body>) -> Result<Value, CommandError> {
+    let text = text(url, &mut response)?;
+    parsed(url, &text)
+}
+
+fn text(url: &str, response: &mut Response<Body>) -> Result<String, CommandError> {
     let read = response
         .body_mut()
         .with_config()
         .limit(ANSWER_BYTES)
         .read_to_string();
-    let text = read.map_err(|error| CommandError::Failed(format!("{url}: {error}")))?;
-    serde_json::from_str(&text).map_err(|error| {
+    read.map_err(|error| CommandError::Failed(format!("{url}: {error}")))
+}
+
+fn parsed(url: &str, text: &str) -> Result<Value, CommandError> {
+    serde_json::from_str(text).map_err(|error| {
         CommandError::Failed(format!(
             "{url}: the answer is no JSON ({error}); is this a router?"
         ))

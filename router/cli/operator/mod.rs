@@ -11,6 +11,7 @@ mod client;
 mod events;
 mod export;
 mod import;
+mod limit;
 mod orders;
 mod reach;
 mod text;
@@ -26,6 +27,7 @@ use clap::{Args, Subcommand};
 use super::{BAD_SETTINGS, DONE, FAILED, SettingsArgs, USAGE};
 use crate::settings::SettingsError;
 use client::Client;
+pub use limit::Limit;
 pub use reach::Reach;
 
 /// Every command of an operator's.
@@ -51,6 +53,8 @@ pub enum OperatorCommand {
     Readmit(Backend),
     /// Let a table go out that lacks more than was removed: the event shrink_refused says how much
     ConfirmShrink(Plain),
+    /// List, show, set or remove named limits
+    Limit(Limit),
     /// Watch the router work
     Top(Top),
     /// Replace a running router by the binary now on disk, cutting nobody off
@@ -209,6 +213,7 @@ impl OperatorCommand {
             OperatorCommand::Events(args) => &args.settings,
             OperatorCommand::Drain(args) => &args.settings,
             OperatorCommand::Eject(args) | OperatorCommand::Readmit(args) => &args.settings,
+            OperatorCommand::Limit(args) => &args.settings,
             OperatorCommand::Top(args) => &args.settings,
             OperatorCommand::Upgrade(args) => &args.settings,
         }
@@ -229,6 +234,7 @@ pub fn run(command: &OperatorCommand, reach: &Reach) -> ExitCode {
         OperatorCommand::Eject(args) => orders::eject(&client, args),
         OperatorCommand::Readmit(args) => orders::readmit(&client, args),
         OperatorCommand::ConfirmShrink(_) => orders::confirm_shrink(&client),
+        OperatorCommand::Limit(args) => limit::limit(&client, args),
         OperatorCommand::Top(args) => top::top(&client, args),
         OperatorCommand::Upgrade(args) => upgrade::upgrade(&client, args),
     };

@@ -183,6 +183,7 @@ mod tests {
             apps: 0,
             nacks: 0,
             has_table: false,
+            limits_version: 0,
             doubt: None,
         }
     }

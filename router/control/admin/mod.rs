@@ -21,6 +21,7 @@
 //! | `POST /table/confirm` | lets a table go out that lacks more than was removed |
 //! | `POST /apps/{app}/backends/{id}/eject` | takes a backend out of rotation, until it is let back in |
 //! | `POST /apps/{app}/backends/{id}/readmit` | lets it back in, whoever took it out |
+//! | `/limits`, `/limits/{name}` | named limits; `PUT` and `DELETE` change them |
 //! | `POST /upgrade` | replaces every process by the binary now on disk |
 
 mod apps;
@@ -29,6 +30,7 @@ mod events;
 mod exposition;
 mod guard;
 mod health;
+mod limits;
 mod memory;
 mod numbers;
 mod orders;
@@ -123,6 +125,11 @@ pub fn router(state: AdminState) -> Router {
         .route("/apps/{app}/backends/{id}/drain", post(orders::drain))
         .route("/apps/{app}/backends/{id}/eject", post(orders::eject))
         .route("/apps/{app}/backends/{id}/readmit", post(orders::readmit))
+        .route("/limits", get(limits::list))
+        .route(
+            "/limits/{name}",
+            get(limits::show).put(limits::put).delete(limits::delete),
+        )
         .route("/upgrade", post(upgrade::upgrade))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)

@@ -36,7 +36,10 @@ pub(super) struct Drain {
 }
 
 /// How long to wait; `None`: not at all.
-fn patience(wait: Option<WaitFor>, timeout: Option<Span>) -> Result<Option<Duration>, Problem> {
+pub(super) fn patience(
+    wait: Option<WaitFor>,
+    timeout: Option<Span>,
+) -> Result<Option<Duration>, Problem> {
     const { assert!(WAIT_MAX.ms < PATIENCE.as_millis() as u64) };
     if timeout.is_some_and(|timeout| timeout > WAIT_MAX) {
         let detail = format!("timeout: expected at most {WAIT_MAX} on the admin port");

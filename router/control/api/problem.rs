@@ -145,6 +145,9 @@ impl From<Refusal> for Problem {
                 .with("app", app)
                 .with("host", host),
             Refusal::NoToken(id) => new(StatusCode::NOT_FOUND, "token_not_found").with("id", id),
+            Refusal::NoLimit(name) => {
+                new(StatusCode::NOT_FOUND, "limit_not_found").with("limit", name)
+            }
             Refusal::HostTaken { host, holder } => new(StatusCode::CONFLICT, "host_taken")
                 .with("host", host)
                 .with("holder", holder),

@@ -178,7 +178,11 @@ impl FromRequestParts<ApiState> for Conditional {
     }
 }
 
-fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
+/// The condition that a request's headers set on a change.
+///
+/// # Errors
+/// They make no sense.
+pub fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
     let text = |name: header::HeaderName| {
         headers.get(&name).map(|value| {
             value
@@ -269,7 +273,11 @@ pub fn must_be(headers: &HeaderMap, expected: &'static str) -> Result<(), Proble
     .with("expected", expected))
 }
 
-async fn whole_body(body: Body) -> Result<Bytes, Problem> {
+/// A body of JSON, read whole.
+///
+/// # Errors
+/// It is too large, too slow, or broken off.
+pub async fn whole_body(body: Body) -> Result<Bytes, Problem> {
     // Said beforehand, it need not be waited for.
     if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
         return Err(too_large_body());

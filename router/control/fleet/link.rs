@@ -28,7 +28,7 @@ use crate::control::registry::Registry;
 use crate::control::shrink;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    Beat, Body, Collect, Doubt, EdgeHello, Envelope, Hello, Order, Report, Snapshot,
+    Beat, Body, Collect, Doubt, EdgeHello, Envelope, Hello, LimitSet, Order, Report, Snapshot,
 };
 
 /// Edges connected at once.
@@ -80,6 +80,7 @@ async fn link(stream: UnixStream, fleet: Arc<Fleet>, registry: Arc<Registry>) {
         gate: Gate::new(registry.guard().follow(), refusals),
         is_confirmed: false,
         follower: registry.follow(u64::MAX),
+        limits: registry.limits().follow(),
         registry: registry.clone(),
         cursor: None,
         is_pinned: false,
@@ -217,6 +218,7 @@ async fn hear(reader: &mut OwnedReadHalf, buffer: &mut BytesMut, heard: Heard<'_
                 }
             }
             Some(Body::Event(event)) => fleet.events().push(event),
+            Some(Body::LimitsHeld(held)) => member.limited(held.version),
             Some(Body::Doubt(doubt)) => {
                 member.doubted(doubt);
                 doubted(doubt);
@@ -240,6 +242,8 @@ struct Link {
     gate: Gate,
     /// The next whole table is one that an operator confirmed.
     is_confirmed: bool,
+    /// The named limits, as they change.
+    limits: watch::Receiver<Arc<LimitSet>>,
 }
 
 impl Link {
@@ -279,7 +283,12 @@ impl Link {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = 0;
+        // Before the table: an edge that serves is to know what it may let pass.
+        self.limits.mark_changed();
         loop {
+            if let Err(error) = self.send_limits().await {
+                return error;
+            }
             head.mark_unchanged();
             if let Err(error) = self.catch_up().await {
                 return error;
@@ -300,11 +309,34 @@ impl Link {
                     Some(Ask::Carry(order)) => self.carry(order).await,
                 },
                 () = self.gate.changed(), if !self.is_pinned => Ok(()),
+                moved = self.limits.changed() => match moved {
+                    Ok(()) => {
+                        self.limits.mark_changed();
+                        Ok(())
+                    }
+                    Err(_) => return FrameError::Ended,
+                },
             };
             if let Err(error) = sent {
                 return error;
             }
         }
+    }
+
+    /// Sends the limits that hold, if it has others: doubts about the table are
+    /// none about them, and an edge that is pinned goes by them too.
+    async fn send_limits(&mut self) -> Result<(), FrameError> {
+        if !self.limits.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        let holding = self.limits.borrow_and_update().clone();
+        let set = LimitSet {
+            version: holding.version,
+            limits: holding.limits.clone(),
+            ..LimitSet::default()
+        };
+        self.send(Body::Limits(set), self.cursor.unwrap_or_default())
+            .await
     }
 
     /// Passes an order on, after every change made before it.

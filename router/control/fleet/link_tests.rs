@@ -6,7 +6,7 @@ use super::*;
 use crate::control::boot;
 use crate::control::events::Events;
 use crate::control::staging::{AppSpec, Condition, ImportTally};
-use crate::feed::messages::{Ack, Change, Nack};
+use crate::feed::messages::{Ack, Change, LimitRecord, LimitsHeld, Nack};
 
 /// Control's end.
 struct Control {
@@ -89,14 +89,14 @@ impl Edge {
             .unwrap();
     }
 
-    /// The next message that is no beat.
+    /// The next message that is neither a beat nor about limits.
     async fn hear(&mut self) -> Envelope {
         let hearing = async {
             loop {
                 let envelope = codec::read_async(&mut self.stream, &mut self.buffer)
                     .await
                     .unwrap();
-                if !matches!(envelope.body, Some(Body::Beat(_))) {
+                if !matches!(envelope.body, Some(Body::Beat(_) | Body::Limits(_))) {
                     return envelope;
                 }
             }
@@ -104,6 +104,24 @@ impl Edge {
         timeout(Duration::from_secs(10), hearing)
             .await
             .expect("something to hear")
+    }
+
+    /// The next limits: their version and names.
+    async fn limits(&mut self) -> (u64, Vec<String>) {
+        let hearing = async {
+            loop {
+                let envelope = codec::read_async(&mut self.stream, &mut self.buffer)
+                    .await
+                    .unwrap();
+                if let Some(Body::Limits(set)) = envelope.body {
+                    let names = set.limits.into_iter().map(|limit| limit.name);
+                    return (set.version, names.collect());
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), hearing)
+            .await
+            .expect("limits to hear")
     }
 
     /// A whole table: its revision and names.
@@ -424,4 +442,36 @@ async fn an_edge_that_refuses_this_control_is_told_of_once() {
         }
     };
     timeout(Duration::from_secs(10), left).await.unwrap();
+}
+
+#[tokio::test]
+async fn limits_come_first_and_at_once_to_pinned_edges_too() {
+    let control = Control::new();
+    let pinned = EdgeHello {
+        is_pinned: true,
+        ..EdgeHello::default()
+    };
+    let mut edge = control.greeted(pinned, 1, 0).await;
+    let (first, names) = edge.limits().await;
+    assert!(names.is_empty());
+    let limit = LimitRecord {
+        name: "stop".into(),
+        concurrency: Some(0),
+        ..LimitRecord::default()
+    };
+    control
+        .registry
+        .change(move |staging| staging.put_limit(&limit, &Condition::Always))
+        .await
+        .unwrap();
+    let (second, names) = edge.limits().await;
+    assert!(second > first);
+    assert_eq!(names, ["stop"]);
+    let version = control.registry.limits().version();
+    assert_eq!(second, version);
+    let soon = Duration::from_millis(50);
+    assert!(!control.fleet.wait_limited(version, soon).await);
+    edge.say(0, Body::LimitsHeld(LimitsHeld { version })).await;
+    let long = Duration::from_secs(10);
+    assert!(control.fleet.wait_limited(version, long).await);
 }

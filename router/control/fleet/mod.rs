@@ -8,6 +8,7 @@
 mod asking;
 mod gate;
 mod ledger;
+mod limited;
 pub mod link;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,6 +64,8 @@ pub struct EdgeStatus {
     /// It came with a whole table, be it of another epoch: what it serves is not
     /// nothing.
     pub has_table: bool,
+    /// The version of the limits in force on all its threads; 0: none yet.
+    pub limits_version: u64,
     /// The whole table it did not take, since too much would have vanished.
     pub doubt: Option<Doubt>,
 }
@@ -301,6 +304,7 @@ impl Fleet {
             apps: 0,
             nacks: 0,
             has_table: hello.has_table,
+            limits_version: 0,
             doubt: None,
         };
         roster.edges.insert(id, Member { status, asks });

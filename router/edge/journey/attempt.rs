@@ -341,6 +341,10 @@ fn overtake<S: Wire>(
         }
         return Next::Wait(current);
     }
+    if !ex.client.thread.table.limits.flows.retries.take(now) {
+        ex.count(Counter::WithheldLimit);
+        return Next::Wait(current);
+    }
     ex.tries.retries_left -= 1;
     ex.count(match spend {
         Retry::Again => Counter::RetriedTryTimeout,

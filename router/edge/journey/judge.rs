@@ -201,6 +201,9 @@ impl<S: Wire> Exchange<'_, S> {
         if !self.app.withdraw_retry(now, Retry::Again) {
             return Some(Counter::WithheldBudget);
         }
+        if !self.client.thread.table.limits.flows.retries.take(now) {
+            return Some(Counter::WithheldLimit);
+        }
         self.tries.retries_left = left;
         None
     }

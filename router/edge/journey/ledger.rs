@@ -19,6 +19,7 @@ use crate::observe::access_log::Line;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::fair_queue::Key;
 use crate::table::App;
+use crate::table::limits::{Hold, Refused};
 
 /// Length of a UUID as text.
 const UUID_BYTES: usize = 36;
@@ -55,6 +56,10 @@ pub struct Ledger {
     pub code: Option<Code>,
     /// The code's detail.
     pub cause: Option<&'static str>,
+    /// The named limit that refused it.
+    pub limited: Option<Refused>,
+    /// Its places in the named limits it counts in until it ends.
+    pub holds: Vec<Hold>,
     /// X-Forwarded-For as sent to the backend, in `sent`.
     pub forwarded_for: Span,
     id: [u8; UUID_BYTES],
@@ -82,6 +87,8 @@ impl Ledger {
             bytes: 0,
             code: None,
             cause: None,
+            limited: None,
+            holds: Vec::new(),
             forwarded_for: Span::default(),
             id: [0; UUID_BYTES],
         }
@@ -119,6 +126,12 @@ impl Ledger {
     /// Its line at the thread's gate.
     pub fn line_of(&self) -> Key {
         gate::line_of(self.app())
+    }
+
+    /// The code's detail: what was wrong, or the limit that refused it.
+    pub fn cause(&self) -> Option<&str> {
+        let limit = self.limited.as_ref().map(|limited| &*limited.name);
+        self.cause.or(limit)
     }
 
     /// Another try begins.
@@ -193,7 +206,12 @@ impl Ledger {
         }
         self.thread.gate.charge(self.bytes, || self.line_of());
         let mut log = self.thread.log.borrow_mut();
-        if log.enabled() {
+        if !log.enabled() {
+            return;
+        }
+        if !self.thread.table.limits.flows.access_log.take(now) {
+            log.leave_out();
+        } else {
             log.push(&self.line(client, work, total_us));
         }
     }
@@ -236,7 +254,7 @@ impl Ledger {
             },
             tls: "",
             code: self.code,
-            cause: self.cause,
+            cause: self.cause(),
         }
     }
 }

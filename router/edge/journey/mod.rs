@@ -1,8 +1,9 @@
 //! The request's way through the edge, top to bottom.
 //!
 //! ```text
-//! read head → find the app → (its turn?) → admit and pick a backend → take or
-//! open a connection → send → (retry?) → relay the answer → check in → count and log
+//! read head → find the app → limits → (its turn?) → admit and pick a backend →
+//! take or open a connection → send → (retry?) → relay the answer → check in →
+//! count and log
 //! ```
 //!
 //! One task per client connection does all of it, on the thread that accepted
@@ -14,6 +15,7 @@
 //! | file | step |
 //! |---|---|
 //! | [`client`] | a client connection: waiting, reading heads, lingering close |
+//! | [`limit`] | the named limits that are for it |
 //! | [`turn`] | its app's turn, where the thread has more to do than it can |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
 //! | [`mod@exchange`] | what a request holds meanwhile, its tries among it |
@@ -37,6 +39,7 @@ mod drain;
 mod exchange;
 mod judge;
 mod ledger;
+mod limit;
 mod open;
 mod pick;
 mod pipe;
@@ -202,6 +205,9 @@ async fn route<S: Wire>(
     if let Some(app) = &app {
         ledger.found(app);
     }
+    if !limit::admits(client, work, ledger) {
+        return answer(client, work, ledger, upload, Code::H29).await;
+    }
     if client.thread.gate.is_shut()
         && let Err(failed) = turn::take(client, work, ledger, upload).await
     {
@@ -319,7 +325,8 @@ async fn say<S: Wire>(
             .code
             .expect("an answer of the router's own must have a code"),
         status: ledger.status,
-        cause: ledger.cause,
+        cause: ledger.cause(),
+        retry_after: ledger.limited.as_ref().map(|limited| limited.retry_after),
         json: known && wants_json(work.head.accept.map_or(b"", |span| span.of(input))),
         head_only: known && work.head.is_head(),
         keep_alive,

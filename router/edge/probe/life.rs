@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::errand::{self, Ended, Errand};
-use super::queue::{Class, Queue, Turn};
+use super::queue::{Class, Next, Queue, Turn};
 use super::{Post, ProberInputs, ask};
 use crate::edge::clock::Micros;
 use crate::edge::verdict::pronounce_as;
@@ -35,6 +35,9 @@ const LOOKED_AT: usize = 1_024;
 
 /// Changed apps taken in one tick.
 const CHANGES: usize = 4_096;
+
+/// A probe that a limit holds back is due again after this.
+const PUT_OFF_US: Micros = 100_000;
 
 /// A probe that starts this much after its time is late.
 const LATE_US: Micros = 100_000;
@@ -122,10 +125,25 @@ impl<'i> Life<'i> {
             let app = self.table.app(&turn.app);
             let errand = app.as_ref().and_then(|app| Errand::of(app, turn.key));
             match (app, errand) {
+                (Some(_), Some(errand)) if !self.may_ask(&errand) => self.put_off(&turn),
                 (Some(app), Some(errand)) => self.start(&app, turn, errand),
                 _ => self.queue.put_back(turn.key, None),
             }
         }
+    }
+
+    /// Whether an operator's limit lets it; how backends come back has none.
+    fn may_ask(&self, errand: &Errand) -> bool {
+        errand.class == Class::Return || self.table.limits.flows.probes.take(self.now())
+    }
+
+    fn put_off(&mut self, turn: &Turn) {
+        let next = Next {
+            class: Class::Active,
+            due: self.now() + PUT_OFF_US,
+            timeouts: turn.timeouts,
+        };
+        self.queue.put_back(turn.key, Some(next));
     }
 
     fn start(&mut self, app: &Arc<App>, turn: Turn, errand: Errand) {

@@ -9,7 +9,8 @@ use super::{Held, Sync, report};
 use crate::edge::verdict::pronounce;
 use crate::feed::codec::{self, FrameError};
 use crate::feed::messages::{
-    Body, Collect, Delta, Doubt, EdgeHello, Envelope, Hello, Nack, Order, Removed, Snapshot,
+    Body, Collect, Delta, Doubt, EdgeHello, Envelope, Hello, LimitsHeld, Nack, Order, Removed,
+    Snapshot,
 };
 use crate::observe::{Counter, Gauge};
 use crate::policy::shrink::{self, Shrink, Tally};
@@ -166,6 +167,11 @@ impl Link<'_> {
             Some(Body::Snapshot(_) | Body::Delta(_)) if self.sync.is_pinned => Ok(()),
             Some(Body::Snapshot(part)) => self.snapshot(&part, envelope.revision),
             Some(Body::Delta(delta)) => self.delta(&delta),
+            Some(Body::Limits(set)) => {
+                self.sync.hold_limits(&set);
+                let version = set.version;
+                self.send(Body::LimitsHeld(LimitsHeld { version }))
+            }
             Some(Body::Collect(collect)) => self.report(&collect),
             Some(Body::Order(order)) => {
                 self.carry_out(&order);

@@ -118,6 +118,7 @@ impl Walker {
             part("backends", table.backends as u64),
             part("shared", table.shared as u64),
             part("live", table.live as u64),
+            part("limits", self.table.limits.bytes() as u64),
             part("connections", held(|held| &held.connections)),
             part("backend_connections", held(|held| &held.pool)),
             part("buffers", held(|held| &held.buffers)),

@@ -35,7 +35,8 @@ use self::events::Events;
 use self::link::{Link, LinkError};
 use self::memory::Walk;
 use self::wire::Wire;
-use crate::feed::messages::{AppView, Body, Collect, Nack, Removed};
+use crate::feed::limits_file;
+use crate::feed::messages::{AppView, Body, Collect, LimitSet, Nack, Removed};
 use crate::feed::{LastKnownGood, NoTable, TableFiles, proven_files};
 use crate::heritage::Footing;
 use crate::observe::access_log::Log;
@@ -225,6 +226,7 @@ impl Sync {
         if !self.is_awaited {
             give_way();
         }
+        self.boot_limits();
         self.boot();
         if self.is_awaited {
             give_way();
@@ -281,6 +283,30 @@ impl Sync {
         let _ = self
             .wire
             .send(self.held.epoch, self.table.revision(), Body::Report(report));
+    }
+
+    /// Takes the limits that held last from disk: without control they hold on.
+    fn boot_limits(&self) {
+        match limits_file::read(&self.table_dir) {
+            Ok(Some(set)) => self.hold_limits(&set),
+            Ok(None) => {}
+            Err(error) => {
+                let text = format!("{error}; no limit holds until control says which do");
+                tracing::error!("{text}");
+                self.events.post("limits_damaged", "", text);
+            }
+        }
+    }
+
+    /// Every thread goes by these limits from here on.
+    fn hold_limits(&self, set: &LimitSet) {
+        let now_ns = self.moment().now_us.saturating_mul(1_000);
+        for name in self.table.limits.install(set, now_ns) {
+            let text =
+                format!("the limit {name} cannot be used as it was sent; what it was, it stays");
+            tracing::warn!("{text}");
+            self.events.post("limit_refused", "", text);
+        }
     }
 
     /// Takes the last-known-good table from disk.

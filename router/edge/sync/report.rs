@@ -34,6 +34,7 @@ pub(super) fn of(sync: &Sync, collect: &Collect) -> Report {
     report
         .samples
         .extend(sync.log.iter().flat_map(|log| log.samples()));
+    report.samples.extend(sync.table.limits.samples());
     let top = match collect.top {
         0 => TOP,
         top => top as usize,

@@ -8,12 +8,14 @@
 //! reader ignores what it does not know. Writers learn a field one release
 //! after readers do.
 
+mod limits;
 mod records;
 mod reports;
 mod view;
 
 use prost::Message;
 
+pub use self::limits::{HeaderRecord, LimitRecord, LimitSet, PerRecord, RateRecord};
 pub use self::records::{
     AppRecord, BackendRecord, HedgeRecord, PolicyRecord, ProbeRecord, Standing, StatusRange,
 };
@@ -42,7 +44,7 @@ pub struct Envelope {
     /// The message.
     #[prost(
         oneof = "Body",
-        tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25"
+        tags = "10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 24, 25, 26"
     )]
     pub body: Option<Body>,
 }
@@ -68,6 +70,9 @@ pub enum Body {
     /// Down: an operator's order to an edge.
     #[prost(message, tag = "15")]
     Order(Order),
+    /// Down: the named limits, all of them.
+    #[prost(message, tag = "16")]
+    Limits(LimitSet),
     /// Up: who the edge is and the revision it holds.
     #[prost(message, tag = "20")]
     EdgeHello(EdgeHello),
@@ -86,6 +91,9 @@ pub enum Body {
     /// Up: a whole table was not taken, since too much would have vanished.
     #[prost(message, tag = "25")]
     Doubt(Doubt),
+    /// Up: these limits are in force on every thread.
+    #[prost(message, tag = "26")]
+    LimitsHeld(LimitsHeld),
 }
 
 /// Control introduces itself.
@@ -285,6 +293,14 @@ pub struct Doubt {
     /// See above.
     #[prost(uint64, tag = "5")]
     pub backends_offered: u64,
+}
+
+/// Limits that an edge goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LimitsHeld {
+    /// The [`LimitSet`]'s version.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
 }
 
 /// A record the edge could not use.

@@ -54,7 +54,7 @@ static DROPPED: Row = Row {
     unit: "lines",
     labels: &["reason"],
     merge: Merge::Sum,
-    help: "Access log lines lost: the writer could not keep up (backlog), or could not write (write_error: a full disk, a closed pipe). Requests are never held up for the log.",
+    help: "Access log lines lost: the writer could not keep up (backlog), could not write (write_error: a full disk, a closed pipe), or there were more than the limit access_log lets through (limit). Requests are never held up for the log.",
 };
 
 /// The log's metrics.
@@ -67,6 +67,7 @@ struct Shared {
     written: AtomicU64,
     dropped_backlog: AtomicU64,
     dropped_error: AtomicU64,
+    dropped_limit: AtomicU64,
     /// The file to go on with.
     fresh: Mutex<Option<Arc<File>>>,
     closing: AtomicBool,
@@ -193,6 +194,7 @@ impl Log {
                 &["write_error"],
                 value(&self.shared.dropped_error),
             ),
+            sample(&DROPPED, &["limit"], value(&self.shared.dropped_limit)),
         ]
     }
 }
@@ -221,6 +223,11 @@ impl LogBuffer {
     /// Bytes of memory it has.
     pub fn held_bytes(&self) -> usize {
         self.bytes.capacity()
+    }
+
+    /// A line that there would have been is left out, by an operator's limit.
+    pub fn leave_out(&mut self) {
+        self.shared.dropped_limit.fetch_add(1, Relaxed);
     }
 
     /// Adds a line. Never waits.

@@ -10,6 +10,7 @@ pub mod child;
 pub mod client;
 pub mod conn;
 pub mod instance;
+pub mod limits;
 pub mod load;
 pub mod logs;
 pub mod processes;

@@ -1,0 +1,164 @@
+//! Where limits' numbers come from besides the admin port: files, and the
+//! operator's command.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Backend, Router, Setup, eventually, processes};
+
+/// A router whose limits files may say, and their folder.
+fn with_files() -> (Router, PathBuf) {
+    let setup = Setup::new();
+    let folder = setup.folder().join("rates");
+    fs::create_dir(&folder).expect("a folder must be made");
+    let router = setup
+        .set(&format!("rates_dir={:?}", folder.display().to_string()))
+        .start();
+    (router, folder)
+}
+
+fn echo(folder: &Path, name: &str, text: &str) {
+    fs::write(folder.join(name), text).expect("a file must be written");
+}
+
+#[test]
+fn a_file_says_a_limits_number_while_it_is_there() {
+    let (router, folder) = with_files();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    router.set_limit("publish", &json!({ "rate": "1000/s", "path": "/publish" }));
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        router.get("shop", "/publish").expect(200);
+        echo(&folder, "publish", "0\n");
+        let written = Instant::now();
+        eventually("the file holds", || {
+            (router.get("shop", "/publish").status == 429).then_some(())
+        });
+        taken.push(written.elapsed());
+        router.get("shop", "/other").expect(200);
+        let shown = router.admin_get("/limits/publish").expect(200).json();
+        assert_eq!(
+            (&shown["rate"], &shown["source"]),
+            (&json!("0/s"), &json!("file"))
+        );
+        assert_eq!(shown["stored"]["rate"], "1000/s");
+        router
+            .limit("DELETE", "/limits/publish", &Value::Null)
+            .expect(409);
+        fs::remove_file(folder.join("publish")).unwrap();
+        eventually("what is stored holds again", || {
+            (router.get("shop", "/publish").status == 200).then_some(())
+        });
+    }
+    taken.sort();
+    assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
+    // One that nobody stored is over everything.
+    echo(&folder, "all", "0");
+    eventually("it holds everywhere", || {
+        (router.get("shop", "/other").status == 429).then_some(())
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_used_leaves_the_last_good_number() {
+    let (router, folder) = with_files();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    echo(&folder, "stop", "0");
+    eventually("it holds", || {
+        (router.get("shop", "/").status == 429).then_some(())
+    });
+    for (round, text) in ["rubbish", "-5", "", "99999999999999", &"9".repeat(5_000)]
+        .iter()
+        .enumerate()
+    {
+        echo(&folder, "stop", text);
+        eventually("an event says so", || {
+            (router.events("rate_file_refused").len() == round + 1).then_some(())
+        });
+        router.get("shop", "/").refused(429, "H29");
+        echo(&folder, "stop", "0");
+        crate::harness::pause(Duration::from_millis(300));
+    }
+    // Over a restart of control too, with rubbish in the file.
+    echo(&folder, "stop", "rubbish");
+    let control = router.process("control");
+    processes::signal(control, rustix::process::Signal::KILL);
+    eventually("another control is there", || {
+        (router.process("control") != control).then_some(())
+    });
+    router.wait_ready();
+    router.get("shop", "/").refused(429, "H29");
+    let shown = router.admin_get("/limits/stop").expect(200).json();
+    assert_eq!(shown["source"], "file");
+}
+
+#[test]
+fn the_command_sets_shows_lists_and_removes() {
+    let router = Router::start();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    let say = |arguments: &[&str]| {
+        let output = router.run(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {text} {wrong}");
+        text
+    };
+    assert_eq!(
+        say(&["limit", "publish", "10", "--path", "/publish", "--wait"]),
+        "publish 10/s for path /publish\n"
+    );
+    assert_eq!(
+        say(&["limit", "publish", "0", "--wait"]),
+        "publish 0/s for path /publish\n"
+    );
+    router.get("shop", "/publish").refused(429, "H29");
+    router.get("shop", "/").expect(200);
+    assert_eq!(
+        say(&["limit", "publish", "600/m"]),
+        "publish 600/m for path /publish\n"
+    );
+    assert_eq!(
+        say(&["limit", "publish"]),
+        "publish 600/m for path /publish\n"
+    );
+    say(&[
+        "limit",
+        "few",
+        "5",
+        "--concurrency",
+        "--per",
+        "client",
+        "--app",
+        "shop",
+    ]);
+    assert_eq!(
+        say(&["limit", "few", "6"]),
+        "few 6 at once for app shop each client\n"
+    );
+    let listed = say(&["limit"]);
+    for name in [
+        "access_log",
+        "changes",
+        "few",
+        "probes",
+        "publish",
+        "retries",
+        "unlimited",
+    ] {
+        assert!(listed.contains(name), "{listed}");
+    }
+    say(&["limit", "publish", "--delete"]);
+    let code = |arguments: &[&str]| router.run(arguments).status.code();
+    assert_eq!(code(&["limit", "publish"]), Some(1));
+    assert_eq!(code(&["limit", "publish", "-5"]), Some(2));
+    assert_eq!(code(&["limit", "publish", "many"]), Some(2));
+    assert_eq!(code(&["limit", "publish", "--app", "shop"]), Some(2));
+    assert_eq!(code(&["limit", "few", "10/m"]), Some(2));
+    assert_eq!(code(&["limit", "Publish", "1"]), Some(1));
+}
