@@ -9,13 +9,9 @@ use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use portico::edge::door::Door;
-use portico::edge::gate::Episodes;
 use portico::edge::leaving::{Occasion, Timetable};
-use portico::edge::sync::Holdings;
 use portico::edge::{Shared, thread};
 use portico::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op};
 use portico::observe::access_log::Log;
@@ -141,19 +137,9 @@ fn count(what: &str, backends: &[SocketAddr]) {
     settings.log.access = AccessLog::File(path);
     let log = Log::open(&settings.log, Some(file)).expect("the log must open");
     let buffer = log.buffer();
-    let shared = Arc::new(Shared {
-        table: Arc::new(table(backends)),
-        door: Door::new(&settings.edge.clients),
-        settings,
-        cells: vec![Arc::default()],
-        beats: [AtomicU64::new(0)].into(),
-        holdings: Arc::from([Holdings::default()]),
-        duty: Arc::default(),
-        origin: std::time::Instant::now(),
-        events: portico::edge::sync::event_queue().0,
-        episodes: Episodes::default(),
-        prober: portico::edge::probe::prober().0,
-    });
+    let events = portico::edge::sync::event_queue().0;
+    let prober = portico::edge::probe::prober().0;
+    let shared = Arc::new(Shared::new(settings, table(backends), 1, events, prober));
     let listener = TcpListener::bind("127.0.0.1:0").expect("the edge must bind");
     listener.set_nonblocking(true).expect("it must not block");
     let address = listener.local_addr().expect("it must have an address");

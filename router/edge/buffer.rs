@@ -5,12 +5,14 @@
 //! or, of what has come so far, one that is not much larger than that
 //! ([`Buffers::park`]): thousands may wait at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
+
+use super::budget::{self, Budget, FRUGAL};
 
 /// A buffer's size when taken. Large enough for nearly every head and for a
 /// small answer whole.
@@ -30,6 +32,8 @@ pub const LARGE_BYTES: usize = 128 * 1024;
 const KEPT_PARKED: usize = 1024;
 const KEPT_SMALL: usize = 512;
 const KEPT_LARGE: usize = 32;
+/// Of the smaller sizes, while memory is to be saved; none is of the large one.
+const KEPT_FRUGAL: usize = 16;
 
 /// Bytes read and not yet used lie in `start..end`.
 #[derive(Default)]
@@ -42,6 +46,7 @@ pub struct Buffer {
 impl Buffer {
     /// An empty one with room for `bytes`.
     pub fn with_room(bytes: usize) -> Self {
+        budget::took(bytes);
         Buffer {
             storage: vec![0; bytes],
             start: 0,
@@ -126,6 +131,7 @@ impl Buffer {
     pub fn grow(&mut self, bytes: usize) {
         if self.storage.len() < bytes {
             self.compact();
+            budget::took(bytes - self.storage.len());
             self.storage.resize(bytes, 0);
         }
     }
@@ -162,15 +168,43 @@ impl Buffer {
     }
 }
 
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.storage.is_empty() {
+            budget::gave(self.storage.len());
+        }
+    }
+}
+
 /// A thread's idle buffers.
 #[derive(Default)]
 pub struct Buffers {
+    budget: Budget,
+    is_frugal: Cell<bool>,
     parked: RefCell<Vec<Buffer>>,
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
 }
 
 impl Buffers {
+    /// None yet; those made count against the budget.
+    pub fn within(budget: Budget) -> Buffers {
+        Buffers {
+            budget,
+            ..Buffers::default()
+        }
+    }
+
+    /// Whether memory is to be saved from now on: what is idle is then freed.
+    pub fn save(&self, is_frugal: bool) {
+        self.is_frugal.set(is_frugal);
+        if is_frugal {
+            self.parked.borrow_mut().truncate(KEPT_FRUGAL);
+            self.small.borrow_mut().truncate(KEPT_FRUGAL);
+            self.large.borrow_mut().clear();
+        }
+    }
+
     /// An empty buffer of [`SMALL_BYTES`].
     pub fn small(&self) -> Buffer {
         self.small
@@ -179,12 +213,16 @@ impl Buffers {
             .unwrap_or_else(|| Buffer::with_room(SMALL_BYTES))
     }
 
-    /// An empty buffer of [`LARGE_BYTES`].
+    /// An empty buffer of [`LARGE_BYTES`], or a small one where memory is to be
+    /// saved.
     pub fn large(&self) -> Buffer {
-        self.large
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Buffer::with_room(LARGE_BYTES))
+        if let Some(buffer) = self.large.borrow_mut().pop() {
+            return buffer;
+        }
+        if self.budget.pressure() >= FRUGAL {
+            return self.small();
+        }
+        Buffer::with_room(LARGE_BYTES)
     }
 
     /// Lets go of what a wait does not need: an empty buffer whole, of one with
@@ -229,6 +267,11 @@ impl Buffers {
             SMALL_BYTES => (&self.small, KEPT_SMALL),
             LARGE_BYTES => (&self.large, KEPT_LARGE),
             _ => return,
+        };
+        let kept = match self.is_frugal.get() {
+            false => kept,
+            true if kept == KEPT_LARGE => 0,
+            true => KEPT_FRUGAL,
         };
         let mut stack = stack.borrow_mut();
         if stack.len() < kept {

@@ -33,6 +33,8 @@ pub enum Plight {
     Address,
     /// No descriptor to spare.
     Descriptors,
+    /// Buffers take most of their budget.
+    Memory,
 }
 
 /// The limits, and who is inside.
@@ -46,7 +48,7 @@ pub struct Door {
     addresses: Option<Arc<Addresses>>,
     /// Connections that other threads are asked to close for one that had none.
     wanted: AtomicUsize,
-    told: [AtomicU64; 3],
+    told: [AtomicU64; 4],
 }
 
 impl Door {
@@ -137,6 +139,12 @@ impl Door {
                 "address_full",
                 "a client address has as many connections as \
                  edge.max_connections_per_address allows: more of it are turned away"
+                    .to_owned(),
+            ),
+            Plight::Memory => (
+                "buffers_short",
+                "buffers take three quarters of edge.buffer_bytes: clients whose heads are \
+                 awaited longest are closed, and nothing is kept for retries"
                     .to_owned(),
             ),
             Plight::Descriptors => (

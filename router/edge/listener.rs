@@ -168,22 +168,15 @@ fn turn_away(thread: &Thread, stream: &TcpStream, plight: Plight) {
         Plight::Address => Counter::RefusedAddress,
         _ => Counter::RefusedFull,
     });
-    tell(thread, plight);
+    thread.tell(plight);
     // At once, and without a trace in the kernel.
     let _ = stream.set_zero_linger();
-}
-
-fn tell(thread: &Thread, plight: Plight) {
-    if let Some((kind, text)) = thread.shared.door.tell(plight, thread.clock.now()) {
-        tracing::warn!(kind, "{text}");
-        thread.shared.events.post(kind, "", "", text);
-    }
 }
 
 /// Makes do with the descriptors there are: closes who waits longest, and rests
 /// while there is nobody and none.
 async fn relieve(thread: &Thread, listener: &tokio::net::TcpListener) {
-    tell(thread, Plight::Descriptors);
+    thread.tell(Plight::Descriptors);
     if thread.dismiss_one() {
         // Its task closes it.
         tokio::task::yield_now().await;

@@ -22,8 +22,10 @@
 //! | [`verdict`] | what is judged of a backend becomes a counter and an event |
 //! | [`answers`] | errors become responses |
 //! | [`clock`], [`buffer`] | time and memory of a thread |
+//! | [`budget`] | how much of it all buffers may take |
 
 pub mod answers;
+pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod door;
@@ -49,6 +51,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use self::budget::Budget;
 use self::clock::Micros;
 use self::door::Door;
 use self::duty::{Call, Duty, Herald, Running};
@@ -85,6 +88,8 @@ pub struct Shared {
     pub beats: Box<[AtomicU64]>,
     /// How many connections clients may have.
     pub door: Door,
+    /// How many bytes its buffers may take.
+    pub budget: Budget,
     /// What each thread says it holds in memory.
     pub holdings: Arc<[Holdings]>,
     /// What the process is told to do.
@@ -100,6 +105,30 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Of an edge that has this many data threads and has just begun.
+    pub fn new(
+        settings: Settings,
+        table: Table,
+        threads: usize,
+        events: EventSender,
+        prober: Prober,
+    ) -> Shared {
+        Shared {
+            table: Arc::new(table),
+            cells: (0..threads).map(|_| Arc::default()).collect(),
+            beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
+            holdings: (0..threads).map(|_| Holdings::default()).collect(),
+            duty: Arc::default(),
+            origin: Instant::now(),
+            events,
+            episodes: Episodes::default(),
+            prober,
+            door: Door::new(&settings.edge.clients),
+            budget: Budget::new(&settings.edge.clients),
+            settings,
+        }
+    }
+
     /// Now, by the process's clocks.
     fn now(&self) -> Micros {
         Micros::try_from(self.origin.elapsed().as_micros()).unwrap_or(Micros::MAX)
@@ -136,19 +165,9 @@ pub fn run(heritage: EdgeHeritage) -> ExitCode {
     let (events, queue) = event_queue();
     let (prober, posts) = prober();
     let prober_cells = Arc::<EdgeCells>::default();
-    let shared = Arc::new(Shared {
-        table: Arc::new(Table::new(threads)),
-        cells: (0..threads).map(|_| Arc::default()).collect(),
-        beats: (0..threads).map(|_| AtomicU64::new(0)).collect(),
-        holdings: (0..threads).map(|_| Holdings::default()).collect(),
-        duty: Arc::default(),
-        origin: Instant::now(),
-        events: events.clone(),
-        episodes: Episodes::default(),
-        prober,
-        door: Door::new(&settings.edge.clients),
-        settings,
-    });
+    let table = Table::new(threads);
+    let shared = Shared::new(settings, table, threads, events.clone(), prober);
+    let shared = Arc::new(shared);
     let log = Arc::new(log);
     attend(&lifeline, &shared, &log);
     let herald = Herald::new(&shared.duty);

@@ -93,6 +93,13 @@ impl Roster {
         }
     }
 
+    /// How many heads are awaited. Looks at all connections.
+    pub fn heads(&self) -> usize {
+        let lists = self.0.borrow();
+        let is_head = |link: &&Link| link.list == Some(Awaits::Head);
+        lists.links.iter().filter(is_head).count()
+    }
+
     /// Whether it was dismissed since it entered.
     pub fn is_dismissed(&self, slot: u32) -> bool {
         let lists = self.0.borrow();

@@ -16,9 +16,10 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::budget::{self, FRUGAL, TIGHT};
 use super::buffer::Buffers;
 use super::clock::{Clock, Micros};
-use super::door::Pass;
+use super::door::{Pass, Plight};
 use super::gate::{self, Gate};
 use super::journey::{Pipes, Work};
 use super::leaving::{Place, Stand, Timetable};
@@ -93,7 +94,7 @@ impl Thread {
             cells: Arc::clone(&shared.cells[index]),
             clock: Clock::since(shared.origin),
             roster: Roster::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::within(shared.budget),
             pipes: Pipes::default(),
             pool: Pool::default(),
             log: RefCell::new(log),
@@ -172,6 +173,33 @@ impl Thread {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.task_bytes.set(size_of_val(&task));
         tokio::task::spawn_local(task);
+    }
+
+    /// Gives way to what the process's buffers take of their budget.
+    fn save_memory(&self) {
+        let pressure = self.shared.budget.pressure();
+        self.buffers.save(pressure >= FRUGAL);
+        if self.index == 0 {
+            self.cells.set(Gauge::BufferBytes, budget::held_bytes());
+        }
+        if pressure < TIGHT {
+            return;
+        }
+        self.tell(Plight::Memory);
+        // Of what they sent the most is held by those awaited longest.
+        for _ in 0..self.roster.heads().div_ceil(4) {
+            if let Some(slot) = self.roster.dismiss(Awaits::Head) {
+                self.clock.expire(slot);
+            }
+        }
+    }
+
+    /// Tells an operator, unless it was told a moment ago.
+    pub fn tell(&self, plight: Plight) {
+        if let Some((kind, text)) = self.shared.door.tell(plight, self.clock.now()) {
+            tracing::warn!(kind, "{text}");
+            self.shared.events.post(kind, "", "", text);
+        }
     }
 
     /// Says what the thread holds in memory.
@@ -334,6 +362,7 @@ fn keep_house(thread: &Thread, beat: &AtomicU64) {
             break;
         }
     }
+    thread.save_memory();
     thread.take_stock();
     let cells = &thread.cells;
     cells.set(Gauge::BackendIdleConnections, thread.pool.held() as u64);

@@ -125,6 +125,11 @@ metrics! {
         RefusedFull ("full") RefusedAddress ("address")
     }
 
+    SHED_MEMORY "portico_requests_shed_memory_total" ["requests" Sum] ()
+    "Requests answered with H22 because buffers took nearly all of edge.buffer_bytes." {
+        ShedMemory ()
+    }
+
     ACCEPT_ERRORS "portico_accept_errors_total" ["errors" Sum] ("reason")
     "Calls of accept(2) that failed: no descriptor left (raise the limit, or look for a leak), the client was gone already, or something else." {
         AcceptDescriptors ("descriptors") AcceptAborted ("aborted") AcceptOther ("other")
@@ -293,6 +298,11 @@ metrics! {
     OPEN "portico_client_connections" ["connections" Sum] ()
     "Client connections open now, idle ones included." {
         ConnectionsOpen ()
+    }
+
+    BUFFERS "portico_buffer_bytes" ["bytes" Sum] ()
+    "Memory of the edge's buffers: heads and bodies on their way, and what is kept for the next. Bounded by edge.buffer_bytes." {
+        BufferBytes ()
     }
 
     LEAVING "portico_client_connections_leaving" ["connections" Sum] ()

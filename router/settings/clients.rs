@@ -22,6 +22,8 @@ pub struct Clients {
     pub max_connections: u64,
     /// Of these, how many of one address; 0: any number.
     pub max_connections_per_address: u64,
+    /// Bytes that the edge's buffers may take; 0: as the memory allows.
+    pub buffer_bytes: u64,
 }
 
 impl Default for Clients {
@@ -33,6 +35,7 @@ impl Default for Clients {
             min_drain_rate: 64,
             max_connections: 0,
             max_connections_per_address: 0,
+            buffer_bytes: 0,
         }
     }
 }

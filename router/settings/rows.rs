@@ -35,6 +35,8 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(100);
 /// More than a client that anybody would call slow sends or takes.
 const MAX_RATE: u64 = 1 << 20;
 
+/// With less the router could serve nobody.
+const LEAST_BUFFERS: u64 = 1 << 20;
 /// More connections than a machine has descriptors for.
 const MAX_CONNECTIONS: u64 = 10_000_000;
 
@@ -266,6 +268,25 @@ pub static ROWS: &[Row] = &[
             Ok(())
         },
         show: |settings| shown_amount(settings.edge.clients.max_connections_per_address),
+    },
+    Row {
+        key: "edge.buffer_bytes",
+        expected: "\"auto\" or bytes, a whole number from 1048576",
+        list: false,
+        set: |settings, value| {
+            settings.edge.clients.buffer_bytes = match value.as_str() {
+                Some("auto") => 0,
+                _ => amount(value, i64::MAX as u64)
+                    .ok()
+                    .filter(|bytes| *bytes >= LEAST_BUFFERS)
+                    .ok_or_else(String::new)?,
+            };
+            Ok(())
+        },
+        show: |settings| match settings.edge.clients.buffer_bytes {
+            0 => "auto".into(),
+            bytes => shown_amount(bytes),
+        },
     },
     Row {
         key: "api.listen",

@@ -96,6 +96,7 @@ fn defaults_are_those_of_the_contract() {
             "edge.min_drain_rate = 64",
             "edge.max_connections = 0",
             "edge.max_connections_per_address = 0",
+            "edge.buffer_bytes = \"auto\"",
             "api.listen = \"127.0.0.1:8081\"",
             "admin.listen = \"127.0.0.1:8082\"",
             "auth.tokens = \"auto\"",

@@ -3,8 +3,9 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use crate::harness::{Backend, Client, Router, Setup, answer_ok, eventually};
+use crate::harness::{Backend, Client, Router, Setup, answer_ok, eventually, patterned, stays};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
 
@@ -36,6 +37,23 @@ fn gone(client: &Client) {
         ),
     };
     assert!(is_gone, "{read:?}");
+}
+
+/// Fails unless a new connection is closed at once.
+#[track_caller]
+fn turned_away(router: &Router) {
+    match Client::try_connect(router.http()) {
+        Ok(client) => gone(&client),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+/// Asks on a new connection, if there may be one.
+fn try_ask(router: &Router, request: &str) -> Option<()> {
+    let mut client = Client::try_connect(router.http()).ok()?;
+    client.try_send(request);
+    let answer = client.try_answer_to("GET").ok()?;
+    (answer.status == 200).then_some(())
 }
 
 /// Reads a head, and answers once the gate is open.
@@ -116,7 +134,7 @@ fn where_all_are_busy_the_next_is_turned_away_and_an_operator_told() {
         });
     }
     for _ in 0..3 {
-        gone(&router.client());
+        turned_away(&router);
     }
     let refused = router.counted("portico_client_connections_refused_total", "full");
     assert_eq!(refused, 3.0);
@@ -129,9 +147,7 @@ fn where_all_are_busy_the_next_is_turned_away_and_an_operator_told() {
     }
     // They idle now: whoever comes is served, whichever thread has them.
     eventually("there is room again", || {
-        let mut client = router.client();
-        client.try_send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
-        client.try_answer_to("GET").ok()
+        try_ask(&router, "GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n")
     });
 }
 
@@ -141,14 +157,10 @@ fn an_address_has_as_many_as_it_may_and_others_are_served() {
     let shop = Backend::named("ok");
     router.serve("shop", &[&shop]);
     let mut held: Vec<Client> = (0..3).map(|_| kept(&router)).collect();
-    gone(&router.client());
+    turned_away(&router);
     held.iter_mut().for_each(ask);
     held.pop();
-    eventually("its place is free", || {
-        let mut client = router.client();
-        client.try_send(GET);
-        client.try_answer_to("GET").ok()
-    });
+    eventually("its place is free", || try_ask(&router, GET));
     assert!(router.counted("portico_client_connections_refused_total", "address") >= 1.0);
     router.wait_event("address_full", "", "");
 }
@@ -205,8 +217,9 @@ fn at_the_descriptor_limit_idle_connections_go_and_every_request_is_answered() {
 fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
     let router = short_of_descriptors();
     let gate = Arc::default();
-    let slow = gated(&gate);
-    router.serve("slow", &[&slow]);
+    // Many: how much one can have at once has to be learned first.
+    let slow: Vec<Backend> = (0..12).map(|_| gated(&gate)).collect();
+    router.serve("slow", &slow.iter().collect::<Vec<_>>());
     let mut busy: Vec<Client> = Vec::new();
     let mut ask = || {
         let mut client = router.client();
@@ -217,7 +230,8 @@ fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
     for number in 1.. {
         ask();
         eventually("its backend has it, or it waits to be accepted", || {
-            let is_asked = slow.requests().len() == number;
+            let asked = slow.iter().map(|slow| slow.requests().len());
+            let is_asked = asked.sum::<usize>() == number;
             (is_asked || short(&router)).then_some(())
         });
         if short(&router) {
@@ -233,4 +247,58 @@ fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
         router.counted("portico_backend_connect_failures_total", "exhausted"),
         0.0
     );
+}
+
+/// Buffers may take this much in the tests below.
+const BUFFERS: f64 = 4_194_304.0;
+
+fn short_of_memory() -> Router {
+    Router::with(&["edge.threads=1", "edge.buffer_bytes=4194304"])
+}
+
+#[test]
+fn heads_that_fill_the_buffers_go_and_others_are_served() {
+    let router = short_of_memory();
+    let shop = Backend::named("ok");
+    router.serve("live", &[&shop]);
+    let line = format!("X: {}\r\n", "v".repeat(8_000));
+    let head = format!("GET / HTTP/1.1\r\n{}", line.repeat(4));
+    let mut dripping: Vec<Client> = Vec::new();
+    for _ in 0..200 {
+        let mut client = router.client();
+        client.try_send(&head);
+        dripping.push(client);
+    }
+    router.wait_event("buffers_short", "", "");
+    eventually("a request is answered", || {
+        try_ask(&router, "GET / HTTP/1.1\r\nHost: live.example\r\n\r\n")
+    });
+    eventually("buffers are within their budget", || {
+        (router.counted("portico_buffer_bytes", "") < BUFFERS).then_some(())
+    });
+    assert!(router.counted("portico_client_connections_closed_total", "evicted") > 50.0);
+}
+
+#[test]
+fn clients_that_stop_reading_stop_their_backends_within_the_budget() {
+    let router = short_of_memory();
+    let flood = Backend::script(|mut conn| {
+        if conn.request().is_some() {
+            conn.write("HTTP/1.1 200 OK\r\n\r\n");
+            let piece = patterned(1024 * 1024);
+            (0..100).all(|_| conn.write(&piece));
+        }
+    });
+    let policy = serde_json::json!({ "max_concurrency": 500 });
+    router.serve_with("flood", &policy, &[&flood]);
+    let mut stuck: Vec<Client> = Vec::new();
+    for _ in 0..100 {
+        let mut client = router.client();
+        client.send("GET / HTTP/1.1\r\nHost: flood.example\r\n\r\n");
+        client.head().expect("an answer must begin");
+        stuck.push(client);
+    }
+    stays(Duration::from_secs(1), "within their budget", || {
+        router.counted("portico_buffer_bytes", "") <= BUFFERS
+    });
 }

@@ -14,6 +14,7 @@ use super::client::Wire;
 use super::exchange::{Exchange, NEVER, Try, after};
 use super::upload::{Trouble, Upload};
 use super::{Work, relay};
+use crate::edge::budget::TIGHT;
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
@@ -86,12 +87,18 @@ impl Wait {
     ) -> Poll<Result<Turn, Halt>> {
         let mut progress = false;
         if !ex.upload.is_over() {
+            let is_tight = ex.client.thread.shared.budget.pressure() >= TIGHT;
+            let replay_bytes = if is_tight {
+                0
+            } else {
+                ex.app.policy.replay_bytes
+            };
             match ex.upload.poll(
                 cx,
                 ex.client,
                 ex.work,
                 &mut current.stream,
-                ex.app.policy.replay_bytes,
+                replay_bytes,
                 &mut progress,
             ) {
                 Poll::Ready(Ok(())) | Poll::Pending => {}

@@ -57,6 +57,7 @@ use self::exchange::Exchange;
 use self::ledger::Ledger;
 use self::upload::Upload;
 use super::answers::{Answer, wants_json};
+use super::budget::SPENT;
 use super::buffer::{Buffer, Buffers, SMALL_BYTES};
 use super::http1::head::{Framing, Version};
 use super::http1::request::{Refusal, RequestHead};
@@ -212,6 +213,10 @@ async fn route<S: Wire>(
         && let Err(failed) = turn::take(client, work, ledger, upload).await
     {
         return fail(client, work, ledger, upload, failed).await;
+    }
+    if client.thread.shared.budget.pressure() >= SPENT {
+        client.thread.cells.inc(Counter::ShedMemory);
+        return answer(client, work, ledger, upload, Code::H22).await;
     }
     let Some(app) = app else {
         return answer(client, work, ledger, upload, Code::H30).await;

@@ -40,7 +40,7 @@ pub struct Upload {
     /// The raw ones are of the body and have not met the filter.
     unseen: bool,
     /// Filtered bytes after `first`, while all of them fit.
-    replay: Vec<u8>,
+    replay: Buffer,
     whole: bool,
     stage: Stage,
     /// Whether `100 Continue` is owed, and how much of it is written.
@@ -86,7 +86,7 @@ impl Upload {
             chunk: Buffer::default(),
             pending: 0,
             unseen: false,
-            replay: Vec::new(),
+            replay: Buffer::default(),
             whole: true,
             stage: Stage::Lead(0),
             owed: work.head.expect_continue.then_some(0),
@@ -256,7 +256,7 @@ impl Upload {
             self.stage = Stage::Live;
             return Poll::Ready(Ok(()));
         }
-        let Poll::Ready(wrote) = Pin::new(backend).poll_write(cx, &self.replay[at..]) else {
+        let Poll::Ready(wrote) = Pin::new(backend).poll_write(cx, &self.replay.data()[at..]) else {
             return Poll::Pending;
         };
         self.stage = Stage::Replay(at + nonzero(wrote)?);
@@ -357,11 +357,10 @@ impl Upload {
         if self.whole {
             let kept = self.first.len() + self.replay.len() + self.pending;
             if kept <= replay_bytes {
-                self.replay
-                    .extend_from_slice(&self.chunk.data()[..self.pending]);
+                self.replay.extend(&self.chunk.data()[..self.pending]);
             } else {
                 self.whole = false;
-                self.replay = Vec::new();
+                self.replay = Buffer::default();
             }
         }
         Ok(())

@@ -1,0 +1,147 @@
+//! How many bytes of buffers the process may hold.
+//!
+//! Owns the count of all [`Buffer`](super::buffer::Buffer)s there are, taken or
+//! idle, and what it means: how near they are to `edge.buffer_bytes`. Each
+//! thread counts for itself and tells of what is worth telling, so a buffer
+//! that is recycled costs nothing here and one that is made costs an addition.
+//!
+//! | from | what gives way |
+//! |---|---|
+//! | [`FRUGAL`] | buffers are small, none is kept idle |
+//! | [`TIGHT`] | clients whose heads are awaited longest go; bodies are not kept for a retry |
+//! | [`SPENT`] | new requests are answered with H22 |
+
+use std::cell::Cell;
+use std::fs;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use crate::settings::Clients;
+
+/// Pressure from which on buffers are small.
+pub const FRUGAL: f32 = 0.5;
+/// Pressure from which on clients go that have no request.
+pub const TIGHT: f32 = 0.75;
+/// Pressure from which on no request is begun.
+pub const SPENT: f32 = 0.95;
+
+/// Bytes that a thread counts by itself before it tells.
+const UNTOLD: i64 = 64 * 1024;
+
+/// What the budget is if the system does not say how much memory there is.
+const UNKNOWN: u64 = 1 << 30;
+/// The least that is chosen unasked.
+const LEAST: u64 = 64 << 20;
+
+/// Told by all threads.
+static HELD: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    static COUNTED: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(bytes: i64) {
+    let counted = COUNTED.get() + bytes;
+    if counted.abs() < UNTOLD {
+        COUNTED.set(counted);
+    } else {
+        COUNTED.set(0);
+        HELD.fetch_add(counted, Relaxed);
+    }
+}
+
+/// So many bytes more are held.
+pub(super) fn took(bytes: usize) {
+    count(i64::try_from(bytes).unwrap_or(i64::MAX));
+}
+
+/// So many bytes fewer.
+pub(super) fn gave(bytes: usize) {
+    count(-i64::try_from(bytes).unwrap_or(i64::MAX));
+}
+
+/// Bytes held by all threads, but for what each has not told.
+pub fn held_bytes() -> u64 {
+    u64::try_from(HELD.load(Relaxed)).unwrap_or(0)
+}
+
+/// The process's budget.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    bytes: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget { bytes: UNKNOWN }
+    }
+}
+
+impl Budget {
+    /// As the settings ask, or a quarter of the memory there is.
+    pub fn new(settings: &Clients) -> Budget {
+        let bytes = match settings.buffer_bytes {
+            0 => memory_bytes().map_or(UNKNOWN, |there_is| (there_is / 4).max(LEAST)),
+            asked => asked,
+        };
+        Budget { bytes }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How much of it is used: 0 nothing, 1 all.
+    #[inline]
+    pub fn pressure(&self) -> f32 {
+        (held_bytes() as f32 / self.bytes as f32).min(1.0)
+    }
+}
+
+/// The machine's memory, or what of it the process's control group may have.
+fn memory_bytes() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limits = limits
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    Some(limits.fold(kib.saturating_mul(1024), u64::min))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::buffer::{Buffer, LARGE_BYTES};
+
+    #[test]
+    fn what_is_made_and_freed_is_counted_by_any_thread() {
+        let budget = Budget::new(&Clients {
+            buffer_bytes: 256 << 20,
+            ..Clients::default()
+        });
+        // Other tests make buffers too, but not as many.
+        let before = budget.pressure();
+        let many: Vec<Buffer> = (0..1_024).map(|_| Buffer::with_room(LARGE_BYTES)).collect();
+        let during = budget.pressure();
+        assert!(
+            (0.45..0.6).contains(&(during - before)),
+            "{before} {during}"
+        );
+        std::thread::spawn(move || drop(many)).join().unwrap();
+        assert!(budget.pressure() < before + 0.05);
+    }
+
+    #[test]
+    fn unasked_it_is_a_quarter_of_what_there_is() {
+        let budget = Budget::new(&Clients::default());
+        assert!(budget.bytes() >= LEAST);
+        assert!(budget.bytes() <= memory_bytes().map_or(UNKNOWN, |bytes| bytes / 2));
+    }
+}
