@@ -23,6 +23,9 @@ pub(super) struct Line {
     /// Those who have not left that were held while the app was down.
     held: u32,
     standing: Standing,
+    /// Tickets below this joined before the line stood, and are near enough to
+    /// their turn to get it.
+    promised_below: u64,
     /// Taken out to be shed, and not told yet.
     shed: BTreeSet<u64>,
 }
@@ -80,7 +83,10 @@ impl Line {
     /// Takes out whoever is next; without anyone, the wake-up is kept for one of
     /// the `waiting` that is picking just now.
     pub(super) fn take_next(&mut self, waiting: u32) -> Option<Waker> {
-        let next = match self.is_standing() {
+        let promised_below = self.promised_below;
+        let is_promised = |place: &Place| place.ticket < promised_below;
+        let newest_first = self.is_standing() && !self.places.front().is_some_and(is_promised);
+        let next = match newest_first {
             true => self.places.pop_back(),
             false => self.places.pop_front(),
         };
@@ -103,7 +109,10 @@ impl Line {
         if !self.is_standing() {
             return wakers;
         }
-        let is_old = |place: &Place| now_us.saturating_sub(place.since_us) > pace.depth_us;
+        let promised_below = self.promised_below;
+        let is_old = |place: &Place| {
+            place.ticket >= promised_below && now_us.saturating_sub(place.since_us) > pace.depth_us
+        };
         while self.places.front().is_some_and(is_old) {
             let Some(place) = self.places.pop_front() else {
                 break;
@@ -117,8 +126,10 @@ impl Line {
 
     /// Someone was served after so long.
     pub(super) fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) {
-        if self.held == 0 {
-            self.standing.served(waited_us, now_us, pace);
+        if self.held == 0 && self.standing.served(waited_us, now_us, pace) {
+            let near = self.standing.served_in(pace.target_us, pace) as usize;
+            let first_far = self.places.get(near);
+            self.promised_below = first_far.map_or(self.next_ticket, |place| place.ticket);
         }
     }
 

@@ -19,7 +19,8 @@
 //! whoever came last is served first: an answer is of use to a client that has
 //! not yet given up (Maurer, *Fail at Scale*, 2015). The line is kept as short as
 //! what is served in a moment, so most of those who cannot be served are told so
-//! at once.
+//! at once. Those who were in line before it stood, and are not far from their
+//! turn, are still served in order.
 //!
 //! Times are microseconds.
 
@@ -93,15 +94,15 @@ impl Standing {
         self.is_standing
     }
 
-    /// Someone was served after so long.
-    pub fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) {
+    /// Someone was served after so long; whether the line stands from now on.
+    pub fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) -> bool {
         self.count(now_us, pace);
         if self.is_standing {
-            return;
+            return false;
         }
         if waited_us < pace.target_us {
             self.late = None;
-            return;
+            return false;
         }
         let late = self.late.get_or_insert(Late {
             since_us: now_us,
@@ -122,6 +123,14 @@ impl Standing {
         if self.is_standing || lasted_us >= pace.interval_us {
             self.late = None;
         }
+        self.is_standing
+    }
+
+    /// How many are served in so long, by what was served of late.
+    pub fn served_in(&self, time_us: u64, pace: &Pace) -> u32 {
+        let served = u64::from(self.served.max(self.served_before));
+        let within = served.saturating_mul(time_us) / pace.interval_us;
+        u32::try_from(within).unwrap_or(u32::MAX)
     }
 
     /// Someone asks for a place.
@@ -162,10 +171,7 @@ impl Standing {
         if !self.is_standing {
             return most;
         }
-        let served = u64::from(self.served.max(self.served_before));
-        let within = served * pace.depth_us / pace.interval_us;
-        u32::try_from(within)
-            .unwrap_or(u32::MAX)
+        self.served_in(pace.depth_us, pace)
             .max(LEAST_PLACES)
             .min(most)
     }

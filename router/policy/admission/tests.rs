@@ -308,6 +308,37 @@ fn who_waits_too_long_in_a_standing_line_is_told() {
 }
 
 #[test]
+fn those_near_their_turn_when_a_line_comes_to_stand_get_it_in_order() {
+    let queue = WaitQueue::default();
+    let (mut waiting, mut now_us) = (std::collections::VecDeque::new(), 0);
+    // One comes and one is served each millisecond, each after 30.
+    while !queue.is_standing() {
+        waiting.push_back(join_at(&queue, 1_000, now_us).unwrap());
+        if waiting.len() > 30 {
+            let mut first: Waiter<'_> = waiting.pop_front().unwrap();
+            queue.wake_one();
+            assert_eq!(turn(&mut first), Poll::Ready(Turn::Come));
+            first.served(now_us, &PACE);
+        }
+        now_us += 1_000;
+    }
+    // Ten of thirty are served within the target.
+    for number in 0..waiting.len() {
+        now_us += 1_000;
+        queue.wake_one();
+        let mut turns = waiting.iter_mut().map(turn);
+        let at = turns.position(|turn| turn == Poll::Ready(Turn::Come));
+        let served = waiting.remove(at.unwrap()).unwrap();
+        assert!(number >= 6 || at == Some(0), "number {number} was {at:?}");
+        served.served(now_us, &PACE);
+        waiting.retain_mut(|one| turn(one) == Poll::Pending);
+        if waiting.is_empty() {
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_line_stops_standing_once_nobody_was_shed_for_an_interval() {
     let queue = WaitQueue::default();
     let now_us = stand(&queue) + PACE.interval_us;
