@@ -109,6 +109,7 @@ fn screen(before: &Value, now: &Value) -> String {
         elapsed_seconds,
     };
     let mut out = heading(&between);
+    out.push_str(&overload(&between));
     for part in [processes(&between), codes(&between), apps(&between)] {
         if !part.is_empty() {
             out.push('\n');
@@ -158,6 +159,21 @@ fn heading(between: &Between<'_>) -> String {
         count(between.gauge("/traffic/idle_backend_connections")),
         bytes(between.rate("/traffic/sent_bytes")),
         bytes(between.rate("/traffic/received_bytes")),
+    )
+}
+
+/// Nothing while the edge can do what it is asked for.
+fn overload(between: &Between<'_>) -> String {
+    let threads = between.gauge("/traffic/saturated_threads");
+    let shed = between.sum_rate("/traffic/shed");
+    if threads == 0.0 && shed == 0.0 {
+        return String::new();
+    }
+    format!(
+        "SATURATED  data threads {}  waiting for their turn {}  refused {}/s\n",
+        count(threads),
+        count(between.gauge("/traffic/gated")),
+        count(shed),
     )
 }
 
@@ -309,6 +325,18 @@ mod tests {
             "apps": [{"app": "shop", "requests": requests, "duration_seconds": requests as f64 * 0.002,
                 "responses": {"5xx": 0}, "in_flight": 2}],
         })
+    }
+
+    #[test]
+    fn overload_shows_while_there_is_any() {
+        let (before, mut now) = (reading(1_000, 1, 1.0), reading(2_000, 2, 2.0));
+        assert!(!screen(&before, &now).contains("SATURATED"));
+        now["traffic"]["saturated_threads"] = json!(1);
+        now["traffic"]["gated"] = json!(7);
+        now["traffic"]["shed"] = json!({ "processor": 30 });
+        let screen = screen(&before, &now);
+        let line = "SATURATED  data threads 1  waiting for their turn 7  refused 30/s";
+        assert!(screen.contains(line), "{screen}");
     }
 
     #[test]

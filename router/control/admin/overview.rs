@@ -105,6 +105,9 @@ fn traffic(numbers: &Numbers) -> Value {
         "connections": gauge(Gauge::ConnectionsOpen),
         "in_flight": gauge(Gauge::InFlight),
         "queued": gauge(Gauge::Queued),
+        "gated": gauge(Gauge::Gated),
+        "saturated_threads": gauge(Gauge::ThreadsSaturated),
+        "shed": by_label(Counter::ShedProcessor.row()),
         "idle_backend_connections": gauge(Gauge::BackendIdleConnections),
         "upgrades": gauge(Gauge::UpgradesOpen),
         "log_lines_dropped": metrics::row("portico_access_log_dropped_total")
