@@ -11,7 +11,7 @@ use portico::policy::health::ConnectFailure;
 use portico::policy::health::Outcome;
 use portico::policy::hedge::Patience;
 use portico::policy::retry::Retry;
-use portico::table::Waiting;
+use portico::table::{App, Waiting};
 
 use crate::arena::Id;
 use crate::backend::Reply;
@@ -24,10 +24,19 @@ use crate::world::{Event, NETWORK_US, World};
 /// A connection that takes longer is given up while another backend is left.
 const QUICK_CONNECT_US: Micros = 500 * MILLISECOND;
 
+/// An answer whose body is on its way.
+pub struct Streaming {
+    router: usize,
+    app: Arc<App>,
+    backend: usize,
+}
+
 /// One try of a request.
 pub struct Attempt {
     pub request: Id,
     pub backend: usize,
+    /// The version of the app it was chosen from.
+    pub app: Arc<App>,
     pub chosen_us: Micros,
     /// Its connection had been used before.
     reused: bool,
@@ -49,9 +58,11 @@ impl World {
         let idle = &mut self.routers[router].idle[backend];
         let reused = *idle > 0 && !fresh_only;
         *idle -= u32::from(reused);
+        let app = Arc::clone(&self.routers[router].app);
         let attempt = self.attempts.insert(Attempt {
             request: id,
             backend,
+            app,
             chosen_us,
             reused,
             sent_us: None,
@@ -103,9 +114,11 @@ impl World {
 
     /// Asks a backend that broke off whether it is still there at all.
     pub(super) fn knock(&mut self, id: Id, backend: usize, chosen_us: Micros) {
+        let app = Arc::clone(&self.routers[self.router_of(id)].app);
         let attempt = self.attempts.insert(Attempt {
             request: id,
             backend,
+            app,
             chosen_us,
             reused: false,
             sent_us: None,
@@ -121,8 +134,7 @@ impl World {
         let Some(attempt) = self.attempts.get(id) else {
             return;
         };
-        let router = self.router_of(attempt.request);
-        self.routers[router].app.connected(attempt.backend);
+        attempt.app.connected(attempt.backend);
         if !attempt.knocks {
             return self.send(id);
         }
@@ -134,9 +146,8 @@ impl World {
 
     fn send(&mut self, id: Id) {
         let now_us = self.now_us();
-        let router = self.request_of(id).router;
-        let hedge_us = self.routers[router].app.hedge_after_us();
         let attempt = self.attempts.get_mut(id).expect("it must be under way");
+        let hedge_us = attempt.app.hedge_after_us();
         attempt.sent_us = Some(now_us);
         attempt.look_us = hedge_us.map(|us| now_us + us);
         let request = attempt.request;
@@ -154,7 +165,7 @@ impl World {
     /// When a try that was sent is overdue, looked at, or out of time.
     fn due_us(&self, id: Id) -> Micros {
         let attempt = self.attempts.get(id).expect("it must be under way");
-        let app = &self.routers[self.router_of(attempt.request)].app;
+        let app = &attempt.app;
         let sent_us = attempt.sent_us.expect("it must have been sent");
         let overdue_us = (!attempt.overdue).then(|| sent_us + app.overdue_after_us());
         let first = [attempt.look_us, overdue_us].into_iter().flatten().min();
@@ -198,8 +209,8 @@ impl World {
     /// over and the request may be repeated; else it is only waited for.
     fn overdue(&mut self, id: Id) {
         let now_us = self.now_us();
-        let app = Arc::clone(&self.routers[self.request_of(id).router].app);
         let attempt = self.attempts.get_mut(id).expect("it must be under way");
+        let app = Arc::clone(&attempt.app);
         let sent_us = attempt.sent_us.expect("it must have been sent");
         let (request, backend, look_us) = (attempt.request, attempt.backend, attempt.look_us);
         let became_overdue = !attempt.overdue && now_us >= sent_us + app.overdue_after_us();
@@ -262,7 +273,7 @@ impl World {
     fn silent(&mut self, id: Id) {
         let attempt = self.attempts.get(id).expect("it must be under way");
         let (request, backend, sent_us) = (attempt.request, attempt.backend, attempt.sent_us);
-        let app = &self.routers[self.router_of(request)].app;
+        let app = &attempt.app;
         let answered_others = sent_us.is_some_and(|sent_us| app.answered_us(backend) >= sent_us);
         if answered_others || !attempt.overdue {
             // Silent to this one only, or the app takes as long as that: a long
@@ -287,6 +298,7 @@ impl World {
         let (request, backend) = (attempt.request, attempt.backend);
         let first_byte_us = now_us - attempt.sent_us.expect("it must have been sent");
         let status = reply.status;
+        let inside_us = first_byte_us as u32;
         let outcome = match reply.rest_us {
             Some(rest_us) => Outcome::AskedForRest {
                 rest_us,
@@ -314,8 +326,47 @@ impl World {
         if self.backends[backend].mode != Mode::Down {
             self.routers[router].idle[backend] += 1;
         }
-        self.drop_attempt(id);
+        if self.setup.body_us > 0 {
+            self.stream(id);
+        } else {
+            self.drop_attempt(id);
+        }
+        self.request(request).inside_us = inside_us;
         self.end(request, Ok(status));
+    }
+
+    /// The body follows: the try counts as in flight, but waits no more.
+    fn stream(&mut self, id: Id) {
+        let router = self.request_of(id).router;
+        let attempt = self.attempts.remove(id).expect("it must be under way");
+        let Attempt {
+            app,
+            backend,
+            chosen_us,
+            ..
+        } = attempt;
+        app.forsake(backend, chosen_us);
+        app.backends[backend].live().load.heard();
+        self.routers[router].live.queue.wake_one();
+        let streaming = Streaming {
+            router,
+            app,
+            backend,
+        };
+        let stream = self.streaming.insert(streaming);
+        self.engine
+            .after(self.setup.body_us, Event::Streamed(stream));
+    }
+
+    /// The body's end.
+    pub(super) fn streamed(&mut self, stream: Id) {
+        let Streaming {
+            router,
+            app,
+            backend,
+        } = self.streaming.remove(stream).expect("it must be under way");
+        app.backends[backend].live().load.end(false);
+        self.routers[router].live.queue.wake_one();
     }
 
     /// A try set aside that speaks first is the one that counts: the other is

@@ -62,6 +62,7 @@ pub struct Backend {
     pub mode: Mode,
     /// Since when it has been up without a break; `None` while it is not.
     up_since_us: Option<Micros>,
+    workers: usize,
     server: Server<Job>,
 }
 
@@ -71,6 +72,7 @@ impl Backend {
         Backend {
             mode: Mode::Up,
             up_since_us: Some(0),
+            workers,
             server: Server::new(service, workers),
         }
     }
@@ -94,7 +96,7 @@ impl Backend {
                 status: 503,
                 rest_us: Some(rest_us),
             }),
-            Mode::Up | Mode::Slow(_) | Mode::Frozen => {
+            Mode::Up | Mode::Slow(_) | Mode::Workers(_) | Mode::Frozen => {
                 match self.server.accept(job, now_us, random) {
                     Some(begun) => Receipt::Begun(begun),
                     None => Receipt::Queued,
@@ -130,13 +132,23 @@ impl Backend {
             Mode::Slow(times) => times,
             _ => 1,
         });
+        self.server.staff(match mode {
+            Mode::Workers(workers) => workers,
+            _ => self.workers,
+        });
         match mode {
             Mode::Down => (self.server.crash(), Vec::new()),
             Mode::Frozen => {
                 self.server.freeze(now_us);
                 (Vec::new(), Vec::new())
             }
-            _ => (Vec::new(), self.server.thaw(now_us, random)),
+            _ => {
+                let mut begun = self.server.thaw(now_us, random);
+                while let Some(next) = self.server.next(now_us, random) {
+                    begun.push(next);
+                }
+                (Vec::new(), begun)
+            }
         }
     }
 }

@@ -89,11 +89,12 @@ pub fn setup(seed: u64) -> Setup {
         weights,
         workers: pick(random, &[1, 10, 1_000, 1_000]),
         service,
-        arrivals,
+        clients: vec![arrivals.into()],
         repeatable_percent: random.u32(50..=100),
         policy: policy(random),
         length_us,
         seed,
+        ..Setup::default()
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Mode {
     AskingForRest(Micros),
     /// Takes so many times as long.
     Slow(u64),
+    /// Has so many workers.
+    Workers(usize),
     /// Stopped: the kernel still accepts connections, nobody reads.
     Frozen,
 }

@@ -27,7 +27,7 @@ fn a_flapping_backend_gets_little() {
                 let length_us = 120 * SECOND;
                 let faults = Schedule::default().flapping(0, SECOND, length_us, turn_us, mode);
                 let record = World::new(Setup {
-                    arrivals: Arrivals::Independent(200.0),
+                    clients: vec![Arrivals::Independent(200.0).into()],
                     faults,
                     seed,
                     length_us,

@@ -9,6 +9,8 @@
 //! Owns the order of the steps and what each tells the health. Every decision
 //! is the router's own: [`portico::table::App`] chooses, judges and budgets.
 
+use std::sync::Arc;
+
 use portico::policy::balance::{Ask, Candidates, Choice, Tried};
 use portico::policy::health::Outcome;
 use portico::policy::retry::Retry;
@@ -17,15 +19,27 @@ use portico::table::{Hedge, Policy, Told};
 use crate::arena::Id;
 use crate::engine::Micros;
 use crate::record::Failure;
-use crate::router::THREADS;
 use crate::waiting::Wait;
 use crate::world::World;
 
+/// What a client asks, and whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which of the clients it is one of.
+    pub clients: usize,
+    pub router: usize,
+    /// The router's thread that has its connection.
+    pub thread: usize,
+    /// Executing it twice does no harm.
+    pub repeatable: bool,
+    /// How often it asks again, if it has to.
+    pub again: u32,
+}
+
 /// A request under way.
 pub struct Request {
+    pub asked: Asked,
     pub router: usize,
-    /// The router's thread that has it.
-    pub thread: usize,
     pub serial: u64,
     pub arrived_us: Micros,
     /// Executing it twice does no harm.
@@ -51,6 +65,8 @@ pub struct Request {
     pub held: bool,
     pub waiting: Option<Wait>,
     pub waits: u64,
+    /// What the answer took after the request was sent.
+    pub inside_us: u32,
 }
 
 /// What the balancer has.
@@ -79,16 +95,19 @@ impl World {
     }
 
     /// A client's request.
-    pub(super) fn arrive(&mut self) {
-        let router = self.arriving.usize(..self.routers.len());
-        let repeatable = self.arriving.u32(..100) < self.setup.repeatable_percent;
-        let thread = self.arriving.usize(..THREADS);
+    pub(super) fn arrive(&mut self, asked: Asked) -> Id {
+        let Asked {
+            router,
+            thread,
+            repeatable,
+            ..
+        } = asked;
         let now_us = self.now_us();
         self.routers[router].live.cells[thread].begin();
         let serial = self.record.arrived(now_us, router, repeatable);
         let request = Request {
+            asked,
             router,
-            thread,
             serial,
             arrived_us: now_us,
             repeatable,
@@ -104,9 +123,11 @@ impl World {
             held: false,
             waiting: None,
             waits: 0,
+            inside_us: 0,
         };
         let id = self.requests.insert(request);
         self.pick(id);
+        id
     }
 
     /// What the balancer has for it; a backend is held for it already.
@@ -121,6 +142,13 @@ impl World {
             hedge,
         };
         let router = request.router;
+        if self.setup.bare {
+            let index = self
+                .choosing
+                .usize(..self.routers[router].app.backends.len());
+            self.routers[router].app.backends[index].live().load.begin();
+            return Found::Backend { index, chosen_us };
+        }
         let choice = self.routers[router].app.choose(&ask);
         let index = match choice {
             Choice::Backend(index) | Choice::Trial(index) => index,
@@ -242,23 +270,30 @@ impl World {
         granted
     }
 
-    pub(super) fn tell(&mut self, id: Id, outcome: Outcome) {
+    pub(super) fn telling(&mut self, id: Id, outcome: Outcome) -> Told {
         let now_us = self.now_us();
         let random = self.choosing.u64(..);
         let attempt = self.attempts.get(id).expect("it must be under way");
         let request = self.request_of(id);
-        let told = Told {
-            thread: request.thread,
+        let ahead_us = self.setup.ahead_us.get(request.router);
+        Told {
+            thread: request.asked.thread,
             index: attempt.backend,
             now_us,
-            wall_us: now_us,
+            wall_us: now_us + ahead_us.unwrap_or(&0),
             sent_us: attempt.chosen_us,
             waited_us: attempt.sent_us.map_or(0, |at| now_us.saturating_sub(at)),
             outcome,
             random,
-        };
-        let (router, backend) = (request.router, attempt.backend);
-        if let Some(verdict) = self.routers[router].app.tell(&told) {
+        }
+    }
+
+    pub(super) fn tell(&mut self, id: Id, outcome: Outcome) {
+        let told = self.telling(id, outcome);
+        let attempt = self.attempts.get(id).expect("it must be under way");
+        let (app, backend) = (Arc::clone(&attempt.app), attempt.backend);
+        let router = self.request_of(id).router;
+        if let Some(verdict) = app.tell(&told) {
             self.pronounced(router, backend, verdict);
         }
     }
@@ -271,8 +306,9 @@ impl World {
     pub(super) fn drop_attempt(&mut self, id: Id) {
         let router = self.request_of(id).router;
         let attempt = self.attempts.remove(id).expect("it must be under way");
-        self.forsake(router, attempt.backend, attempt.chosen_us);
-        self.release(router, attempt.backend);
+        attempt.app.forsake(attempt.backend, attempt.chosen_us);
+        attempt.app.backends[attempt.backend].live().load.end(true);
+        self.routers[router].live.queue.wake_one();
     }
 
     pub(super) fn release(&mut self, router: usize, index: usize) {
@@ -306,8 +342,8 @@ impl World {
         let router = &self.routers[request.router];
         let status = ending.unwrap_or(503);
         let took_us = now_us - request.arrived_us;
-        router.live.cells[request.thread].answered(status, None, 0, took_us);
-        let well = (0..self.backends.len()).filter(|&index| self.is_well(&request, index));
+        router.live.cells[request.asked.thread].answered(status, None, 0, took_us);
+        let well = (0..router.app.backends.len()).filter(|&index| self.is_well(&request, index));
         let blocked_us = self.routers[request.router].blocked_us;
         let is_behind = ending == Err(Failure::QueueTimedOut)
             && blocked_us.is_some_and(|at_us| at_us >= request.arrived_us);
@@ -315,5 +351,8 @@ impl World {
         let may_hedge = self.policy(request.router).hedge != Hedge::Off;
         self.record
             .ended(now_us, &request, ending, (well, may_hedge));
+        if ending.is_err() || matches!(status, 502..=504) {
+            self.disappointed(request.asked);
+        }
     }
 }

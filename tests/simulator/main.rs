@@ -19,11 +19,14 @@
 //! |---|---|
 //! | [`engine`], [`arena`] | virtual time; requests and tries by number |
 //! | [`load`], [`server`] | arrivals and service times; a backend as a queue |
+//! | [`clients`] | who asks, how long they wait, whether they ask again |
 //! | [`backend`], [`faults`] | what a backend does in a fault; what goes wrong when |
 //! | [`router`], [`journey`], [`attempt`], [`waiting`], [`prober`] | a modelled router |
 //! | [`world`], [`record`] | a run; what was seen of it |
 //! | [`rules`], [`chaos`] | what holds in every run; random runs |
 //! | [`outages`], [`flapping`] | single faults, with the bounds of each |
+//! | [`overload`] | what saturation is measured by |
+//! | [`spikes`], [`storms`], [`shared`], [`calm`] | more than can be done: at once, again and again, by several; and less |
 //! | [`model`] | that the model itself is right |
 //!
 //! What holds in every run: a request that may be repeated fails only if no
@@ -35,7 +38,9 @@
 mod arena;
 mod attempt;
 mod backend;
+mod calm;
 mod chaos;
+mod clients;
 mod engine;
 mod faults;
 mod flapping;
@@ -43,11 +48,15 @@ mod journey;
 mod load;
 mod model;
 mod outages;
+mod overload;
 mod prober;
 mod record;
 mod router;
 mod rules;
 mod seeds;
 mod server;
+mod shared;
+mod spikes;
+mod storms;
 mod waiting;
 mod world;

@@ -169,7 +169,7 @@ fn a_pool_that_is_down_answers_as_soon_as_one_is_back() {
             faults = faults.outage(backend, FROM_US, 11 * SECOND, Mode::Down);
         }
         let record = World::new(Setup {
-            arrivals: Arrivals::Independent(100.0),
+            clients: vec![Arrivals::Independent(100.0).into()],
             faults,
             seed,
             length_us: 12 * SECOND,
@@ -194,7 +194,7 @@ fn a_pool_of_one_loses_only_what_was_in_flight() {
             weights: vec![100],
             // Held are as many as may be in flight when it is back: more than
             // that wait for room, where there are 50 places.
-            arrivals: Arrivals::Independent(75.0),
+            clients: vec![Arrivals::Independent(75.0).into()],
             repeatable_percent: 50,
             faults,
             seed,

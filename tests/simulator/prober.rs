@@ -18,6 +18,9 @@ impl World {
     pub(super) fn set_probe(&mut self, router: usize, backend: usize) {
         let now_us = self.now_us();
         let known = &mut self.routers[router];
+        if backend >= known.app.backends.len() {
+            return;
+        }
         let Some(at_us) = known.app.next_return_probe_us(backend) else {
             return;
         };
@@ -31,7 +34,7 @@ impl World {
 
     /// Someone waits for the app: looks may be due sooner now.
     pub(super) fn hasten_probes(&mut self, router: usize) {
-        for backend in 0..self.backends.len() {
+        for backend in 0..self.routers[router].app.backends.len() {
             self.set_probe(router, backend);
         }
     }
@@ -44,6 +47,9 @@ impl World {
             return;
         }
         known.probe_at_us[backend] = None;
+        if backend >= known.app.backends.len() {
+            return;
+        }
         match known.app.next_return_probe_us(backend) {
             Some(at_us) if at_us > now_us => return self.set_probe(router, backend),
             Some(_) => {}
@@ -67,6 +73,9 @@ impl World {
     }
 
     pub(super) fn probed(&mut self, router: usize, backend: usize, passed: bool) {
+        if backend >= self.routers[router].app.backends.len() {
+            return;
+        }
         let told = Probed {
             index: backend,
             now_us: self.now_us(),

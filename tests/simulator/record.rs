@@ -18,6 +18,7 @@ pub enum Failure {
     Closed,
     Unconnected,
     Silent,
+    ClientLeft,
 }
 
 /// A request that failed.
@@ -36,6 +37,17 @@ pub struct Failed {
     pub over_budget: bool,
     /// Backends with room that had been well since before it arrived.
     pub well: usize,
+}
+
+/// A request that was served.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    pub at_us: Micros,
+    pub router: usize,
+    /// From its arrival.
+    pub took_us: u32,
+    /// From its sending: what the backend took.
+    pub inside_us: u32,
 }
 
 /// A decision.
@@ -95,6 +107,8 @@ pub struct Record {
     /// Requests that ended with an answer of the app's other than 502–504.
     pub passed: u64,
     pub failed: Vec<Failed>,
+    /// Each of those that passed, in order.
+    pub served: Vec<Served>,
     /// From arrival to end, of those that passed.
     pub latencies_us: Vec<u32>,
     pub decided: Vec<Decided>,
@@ -176,6 +190,12 @@ impl Record {
             self.passed += 1;
             let took_us = now_us - request.arrived_us;
             self.latencies_us.push(took_us as u32);
+            self.served.push(Served {
+                at_us: now_us,
+                router: request.router,
+                took_us: took_us as u32,
+                inside_us: request.inside_us,
+            });
             return;
         }
         let failed = Failed {
@@ -189,6 +209,7 @@ impl Record {
             well,
         };
         let unheard = failed.ending == Err(Failure::Silent) && (request.alone || !may_hedge);
+        let unheard = unheard || failed.ending == Err(Failure::ClientLeft);
         let excused = unheard || !failed.repeatable || failed.tries_spent || failed.over_budget;
         assert!(
             excused || well == 0,

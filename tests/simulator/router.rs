@@ -34,6 +34,8 @@ pub struct Waiting {
 
 /// An edge process.
 pub struct Router {
+    table: Table,
+    revision: u64,
     /// Its app.
     pub app: Arc<App>,
     /// The app's live state, for as long as the test runs: places in its line
@@ -54,32 +56,11 @@ impl Router {
     /// One that knows its backends, each of this weight.
     pub fn new(weights: &[u32], policy: &PolicyRecord) -> Self {
         let table = Table::new(THREADS);
-        let backend = |(number, &weight): (usize, &u32)| BackendRecord {
-            id: format!("web.{number:02}"),
-            address: format!("10.0.0.{}:9000", number + 1),
-            weight,
-            incarnation: 1,
-            ..BackendRecord::default()
-        };
-        let record = AppRecord {
-            name: APP.to_owned(),
-            domains: vec!["shop.example".to_owned()],
-            backends: weights.iter().enumerate().map(backend).collect(),
-            policy: Some(policy.clone()),
-            revision: 1,
-        };
-        let refused = table.apply(&Delta {
-            from: 0,
-            to: 1,
-            ops: vec![Op {
-                change: Some(Change::Put(record)),
-            }],
-            ..Delta::default()
-        });
-        assert!(refused.is_empty(), "{refused:?}");
-        let app = table.app(APP).expect("the app must be there");
+        let app = publish(&table, 1, weights, policy);
         let live: &'static Arc<AppLive> = Box::leak(Box::new(Arc::clone(app.live())));
         Router {
+            table,
+            revision: 1,
             app,
             live,
             idle: vec![0; weights.len()],
@@ -88,6 +69,41 @@ impl Router {
             probe_at_us: vec![None; weights.len()],
         }
     }
+
+    /// A new version of its table: these backends and no others. Those in line
+    /// are woken by it and look at the new one.
+    pub fn refresh(&mut self, weights: &[u32], policy: &PolicyRecord) {
+        self.revision += 1;
+        self.app = publish(&self.table, self.revision, weights, policy);
+    }
+}
+
+/// Applies a change as the edge does; gives the app of the new version.
+fn publish(table: &Table, revision: u64, weights: &[u32], policy: &PolicyRecord) -> Arc<App> {
+    let backend = |(number, &weight): (usize, &u32)| BackendRecord {
+        id: format!("web.{number:02}"),
+        address: format!("10.0.0.{}:9000", number + 1),
+        weight,
+        incarnation: 1,
+        ..BackendRecord::default()
+    };
+    let record = AppRecord {
+        name: APP.to_owned(),
+        domains: vec!["shop.example".to_owned()],
+        backends: weights.iter().enumerate().map(backend).collect(),
+        policy: Some(policy.clone()),
+        revision,
+    };
+    let refused = table.apply(&Delta {
+        from: revision - 1,
+        to: revision,
+        ops: vec![Op {
+            change: Some(Change::Put(record)),
+        }],
+        ..Delta::default()
+    });
+    assert!(refused.is_empty(), "{refused:?}");
+    table.app(APP).expect("the app must be there")
 }
 
 struct Bell {

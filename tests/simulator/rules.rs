@@ -24,7 +24,7 @@ impl World {
         };
         let app = &self.routers[router].app;
         assert!(app.policy.ejection, "ejected though the app forbids it");
-        let counting: Vec<State> = (0..self.backends.len())
+        let counting: Vec<State> = (0..app.backends.len())
             .filter(|&index| self.setup.weights[index] > 0)
             .map(|index| app.state(index))
             .collect();

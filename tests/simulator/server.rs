@@ -66,6 +66,11 @@ impl<J: Copy + PartialEq> Server<J> {
         self.slowness = times;
     }
 
+    /// From now on it has so many workers; those too many finish what they do.
+    pub fn staff(&mut self, workers: usize) {
+        self.workers = workers;
+    }
+
     /// A request arrives; begun at once if a worker is free.
     pub fn accept(&mut self, job: J, now_us: Micros, random: &mut Rng) -> Option<Begun<J>> {
         if self.frozen_since_us.is_some() || self.serving.len() >= self.workers {

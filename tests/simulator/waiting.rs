@@ -33,7 +33,7 @@ impl World {
     /// Joins the line; `false` if there is no place.
     pub(super) fn join(&mut self, id: Id, wait: Wait) -> bool {
         let router = self.router_of(id);
-        let backends = self.backends.len() as u32;
+        let backends = self.routers[router].app.backends.len() as u32;
         let places = match wait {
             Wait::Room => 50 * backends,
             Wait::Boot(_) => HELD.max(50 * backends),
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Its place, which it gives up.
-    fn leave(&mut self, id: Id) -> Waiting {
+    pub(super) fn leave(&mut self, id: Id) -> Waiting {
         let router = self.router_of(id);
         let request = self.requests.get_mut(id).expect("it must be under way");
         request.waiting = None;

@@ -12,11 +12,12 @@ use portico::feed::messages::PolicyRecord;
 use portico::policy::health::Verdict;
 
 use crate::arena::{Arena, Id};
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Streaming};
 use crate::backend::{AT_ONCE_US, Backend, Job, Receipt, Reply};
+use crate::clients::Clients;
 use crate::engine::{Engine, Micros, SECOND};
 use crate::faults::{Change, Mode, Schedule};
-use crate::journey::Request;
+use crate::journey::{Asked, Request};
 use crate::load::{Arrivals, Service};
 use crate::record::Record;
 use crate::router::{Router, Woken};
@@ -37,14 +38,24 @@ pub struct Setup {
     pub workers: usize,
     /// How long a request takes to serve.
     pub service: Service,
-    /// When requests come.
-    pub arrivals: Arrivals,
+    /// How long an answer's body takes after its head.
+    pub body_us: Micros,
+    /// Who asks.
+    pub clients: Vec<Clients>,
     /// How many of a hundred may be repeated.
     pub repeatable_percent: u32,
     /// The app's policy.
     pub policy: PolicyRecord,
     /// What goes wrong.
     pub faults: Schedule,
+    /// How many backends the routers know from a moment on, those first in
+    /// order; all of them until then.
+    pub members: Vec<(Micros, usize)>,
+    /// How far each router's wall clock is ahead of the first's.
+    pub ahead_us: Vec<Micros>,
+    /// Routers choose at random, and give a backend whatever comes: as one
+    /// without any of this would.
+    pub bare: bool,
     /// No request comes after this; those under way are seen to their end.
     pub length_us: Micros,
     /// Of all that is random.
@@ -59,10 +70,14 @@ impl Default for Setup {
             weights: vec![100; 4],
             workers: 1_000,
             service: Service::Constant(5_000),
-            arrivals: Arrivals::Independent(1_000.0),
+            body_us: 0,
+            clients: vec![Arrivals::Independent(1_000.0).into()],
             repeatable_percent: 100,
             policy: PolicyRecord::default(),
             faults: Schedule::default(),
+            members: Vec::new(),
+            ahead_us: Vec::new(),
+            bare: false,
             length_us: 10 * SECOND,
             seed: 1,
         }
@@ -72,7 +87,11 @@ impl Default for Setup {
 /// What happens.
 #[derive(Clone, Copy)]
 pub enum Event {
-    Arrival,
+    Arrival(usize),
+    Again(Asked),
+    ClientLeaves(Id),
+    Streamed(Id),
+    Members(usize),
     Connected(Id),
     Refused(Id),
     ConnectTimedOut(Id),
@@ -111,10 +130,11 @@ pub struct World {
     pub(super) routers: Vec<Router>,
     pub(super) requests: Arena<Request>,
     pub(super) attempts: Arena<Attempt>,
+    pub(super) streaming: Arena<Streaming>,
     pub(super) woken: Woken,
     /// Streams of their own, so that a change of policy meets the same
     /// requests.
-    pub(super) arriving: Rng,
+    pub(super) arriving: Vec<Rng>,
     pub(super) serving: Rng,
     pub(super) choosing: Rng,
     /// How often each request was begun by a backend, by serial number.
@@ -128,7 +148,12 @@ impl World {
     pub fn new(setup: Setup) -> Self {
         let backends = setup.weights.len();
         let mut engine = Engine::new();
-        engine.at(0, Event::Arrival);
+        for (number, clients) in setup.clients.iter().enumerate() {
+            engine.at(clients.from_us, Event::Arrival(number));
+        }
+        for &(at_us, members) in &setup.members {
+            engine.at(at_us, Event::Members(members));
+        }
         for &change in &setup.faults.changes {
             engine.at(change.at_us, Event::Change(change));
         }
@@ -142,8 +167,11 @@ impl World {
                 .collect(),
             requests: Arena::new(),
             attempts: Arena::new(),
+            streaming: Arena::new(),
             woken: Woken::default(),
-            arriving: Rng::with_seed(setup.seed ^ 0xa551),
+            arriving: (0..setup.clients.len() as u64)
+                .map(|number| Rng::with_seed(setup.seed ^ 0xa551 ^ (number << 32)))
+                .collect(),
             serving: Rng::with_seed(setup.seed ^ 0x5e52),
             choosing: Rng::with_seed(setup.seed ^ 0xc453),
             executions: Vec::new(),
@@ -157,7 +185,8 @@ impl World {
         while let Some(event) = self.engine.next() {
             self.happen(event);
             self.ring();
-            if self.now_us() > self.setup.length_us && self.requests.len() == 0 {
+            let left = self.requests.len() + self.streaming.len();
+            if self.now_us() > self.setup.length_us && left == 0 {
                 break;
             }
         }
@@ -206,13 +235,11 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Arrival => {
-                self.arrive();
-                let gap_us = self.setup.arrivals.gap_us(&mut self.arriving);
-                if self.now_us() + gap_us <= self.setup.length_us {
-                    self.engine.after(gap_us, Event::Arrival);
-                }
-            }
+            Event::Arrival(clients) => self.next_of(clients),
+            Event::Again(asked) => self.again(asked),
+            Event::ClientLeaves(request) => self.client_leaves(request),
+            Event::Streamed(stream) => self.streamed(stream),
+            Event::Members(members) => self.refresh(members),
             Event::Connected(attempt) => self.connected(attempt),
             Event::Refused(attempt) => self.refused(attempt),
             Event::ConnectTimedOut(attempt) => self.connect_timed_out(attempt),
@@ -327,6 +354,13 @@ impl World {
             for router in &mut self.routers {
                 router.idle[backend] = 0;
             }
+        }
+    }
+
+    /// Every router gets a table in which the first so many backends are.
+    fn refresh(&mut self, members: usize) {
+        for router in &mut self.routers {
+            router.refresh(&self.setup.weights[..members], &self.setup.policy);
         }
     }
 
