@@ -32,6 +32,9 @@
 //! with less to do. A dip delays some requests by a few milliseconds. It refuses
 //! none: [`super::admission`] takes no notice of a wait that short.
 //!
+//! Why this way and not another: `cargo bench --bench concurrency` compares it with
+//! those of Netflix and Envoy (`load-tests/results/concurrency.md`).
+//!
 //! **Invariant**: the limit is at least 1 and at most what the app allows, and a
 //! backend at which nobody is turned away is never given less than four times
 //! what it has at once.
@@ -177,6 +180,8 @@ pub struct Limiter {
     spread: f64,
     /// The mean of the window before, if its limit was about the same.
     before_us: Option<f64>,
+    /// The mean of the last window that was full, dips left out.
+    cruise_us: Option<f64>,
 }
 
 impl Default for Limiter {
@@ -194,6 +199,7 @@ impl Default for Limiter {
             windows: 0,
             spread: 0.0,
             before_us: None,
+            cruise_us: None,
         }
     }
 }
@@ -215,6 +221,12 @@ impl Limiter {
     pub fn step(&mut self, window: &Window, now_us: u64, wall_us: u64, most: u32) -> Next {
         let mean_us = window.mean_us();
         if let Some(for_us) = self.extension(window, mean_us) {
+            if let Some(mean_us) = self.cruise_us.filter(|_| self.is_dip_due(window, now_us)) {
+                // On time: the others dip now.
+                self.dip(mean_us);
+                return self.begin(mean_us, now_us, most);
+            }
+            let for_us = for_us.min(self.until_dip_us(now_us));
             return Next::Extend { for_us };
         }
         // The first tells how it began, not how it is.
@@ -227,7 +239,7 @@ impl Limiter {
             }
         }
         self.limit = self.limit.clamp(1.0, f64::from(most));
-        self.begin(mean_us, most)
+        self.begin(mean_us, now_us, most)
     }
 
     /// How much longer the window should last to say something; `None`: it does.
@@ -286,6 +298,7 @@ impl Limiter {
     /// It had all that it may have.
     fn cruise(&mut self, mean: &Mean, now_us: u64) {
         let used = f64::from(self.applied);
+        self.cruise_us = Some(mean.us);
         if self.base_us == 0.0 {
             self.base_us = mean.us;
         } else if self.has_sunk_for_nothing(used, mean) {
@@ -309,13 +322,14 @@ impl Limiter {
             self.rise = 1.0;
         }
         if self.wants_dip(now_us) {
-            self.sinking = None;
-            let from = self.limit;
-            self.phase = Phase::Dip(Step {
-                from,
-                mean_us: mean.us,
-            });
+            self.dip(mean.us);
         }
+    }
+
+    fn dip(&mut self, mean_us: f64) {
+        self.sinking = None;
+        let from = self.limit;
+        self.phase = Phase::Dip(Step { from, mean_us });
     }
 
     fn sink(&mut self, used: f64, mean: &Mean, may_wait: f64) {
@@ -351,18 +365,31 @@ impl Limiter {
             return false;
         }
         self.sinking = None;
+        self.limit = step.from;
         self.base_us = mean.us;
         self.is_base_known = true;
-        self.limit = step.from;
         true
+    }
+
+    /// One is due in the middle of a window.
+    fn is_dip_due(&self, window: &Window, now_us: u64) -> bool {
+        matches!(self.phase, Phase::Cruise) && window.was_full && self.wants_dip(now_us)
+    }
+
+    /// Until the next dip; for ever, if it is overdue.
+    fn until_dip_us(&self, now_us: u64) -> u64 {
+        match self.next_dip_us.saturating_sub(now_us) {
+            0 => u64::MAX,
+            us => us,
+        }
     }
 
     /// Due, and deep enough to tell something. A new limit is not dipped: it
     /// rises until it meets a queue.
     fn wants_dip(&self, now_us: u64) -> bool {
-        let is_due = now_us >= self.next_dip_us && !self.is_new;
-        let is_due = is_due && self.sinking.is_none();
-        (is_due || !self.is_base_known) && self.limit >= 2.0
+        let is_wanted = !self.is_new || !self.is_base_known;
+        let is_wanted = is_wanted && (self.sinking.is_none() || !self.is_base_known);
+        is_wanted && now_us >= self.next_dip_us && self.limit >= 2.0
     }
 
     /// A dip's window is over.
@@ -370,17 +397,19 @@ impl Limiter {
         self.phase = Phase::Cruise;
         self.limit = step.from;
         let every_us = DIP_EVERY_US.max(DIP_EVERY_TIMES * mean.us as u64);
-        // The next of the moments that are the same for every router.
-        let every_us = every_us.next_power_of_two();
-        self.next_dip_us = now_us + every_us - wall_us % every_us;
+        self.next_dip_us = shared_moment_us(every_us, now_us, wall_us);
         if helped(&step, f64::from(self.applied), mean) {
             self.is_base_known = mean.us >= self.base_us * (0.95 - mean.error);
             if !self.is_base_known {
                 // They waited until now, and may do even so: another look.
                 self.base_us = mean.us;
+                let soon_us = 2 * mean.us as u64;
+                self.next_dip_us = shared_moment_us(soon_us, now_us, wall_us);
             }
             let wanted = step.from * self.base_us / step.mean_us + may_wait(step.from, mean);
             self.limit = wanted.clamp(f64::from(self.applied), step.from);
+            // There is nothing below one to look at.
+            self.is_base_known |= self.limit < 2.0;
             return;
         }
         let apart = (mean.us / self.base_us - 1.0).abs();
@@ -390,7 +419,7 @@ impl Limiter {
         self.is_base_known = true;
     }
 
-    fn begin(&mut self, mean_us: f64, most: u32) -> Next {
+    fn begin(&mut self, mean_us: f64, now_us: u64, most: u32) -> Next {
         let before = f64::from(self.applied);
         self.windows = self.windows.wrapping_add(1);
         let limit = match self.phase {
@@ -404,13 +433,17 @@ impl Limiter {
         self.applied = (limit as u32).clamp(1, most);
         let is_changed = (f64::from(self.applied) / before - 1.0).abs() > 0.12;
         let after_us = if is_changed { mean_us as u64 } else { 0 };
+        let until_dip_us = match self.phase {
+            Phase::Dip(_) => u64::MAX,
+            Phase::Cruise => self.until_dip_us(now_us).saturating_sub(after_us),
+        };
         if is_changed {
             self.before_us = None;
         }
         Next::Begin {
             limit: self.applied,
             after_us,
-            for_us: window_us(self.base_us),
+            for_us: window_us(self.base_us).min(until_dip_us),
             most_us: match self.base_us {
                 0.0 => u64::MAX,
                 base_us => (MOST_TIMES * base_us) as u64,
@@ -430,6 +463,13 @@ fn helped(step: &Step, used: f64, mean: &Mean) -> bool {
     let shorter = 1.0 - mean.us / step.mean_us;
     let fewer = 1.0 - used / step.from;
     shorter > HELPED * fewer
+}
+
+/// The next of the moments, about so far apart, that are the same for every
+/// router.
+fn shared_moment_us(every_us: u64, now_us: u64, wall_us: u64) -> u64 {
+    let every_us = every_us.max(1).next_power_of_two();
+    now_us + every_us - wall_us % every_us
 }
 
 fn window_us(mean_us: f64) -> u64 {

@@ -160,7 +160,7 @@ fn times_that_vary_are_no_queue() {
             bench.run(5 * SECOND_US);
             let (per_second, mean_us) = bench.run(20 * SECOND_US);
             let share = per_second / bench.capacity();
-            assert!(share > 0.94, "seed {seed}: {share} of what it can");
+            assert!(share > 0.93, "seed {seed}: {share} of what it can");
             assert!(mean_us < 36_000.0, "seed {seed}: {mean_us} µs");
         }
     }
