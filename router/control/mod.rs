@@ -22,6 +22,7 @@ pub mod names;
 mod nursery;
 pub mod propagation;
 pub mod proving;
+pub mod publication;
 pub mod refusal;
 pub mod registry;
 pub mod shrink;
@@ -50,11 +51,12 @@ use api_requests::ApiRequests;
 use events::Events;
 use fleet::Fleet;
 use proving::Seen;
+use publication::Publication;
 use registry::Registry;
 use store::{Contents, Store};
 use tokens::Tokens;
 
-use crate::feed::limits_file;
+use crate::feed::{self, limits_file};
 use crate::heritage::{ControlHeritage, Lifeline, Order, ProcessStatus};
 use crate::settings::Settings;
 use ticker::Pulse;
@@ -247,14 +249,28 @@ fn open_store(
     Ok(standing_back(|| boot::open(state_dir, events, table))??)
 }
 
-/// What keeps the limits on disk.
+/// The revision that went out before: the table on disk does not go beyond it.
+fn shown(folder: &Path, registry: &Registry) -> u64 {
+    let known = feed::known_head(folder).ok();
+    let ours = known.filter(|known| {
+        known.cluster_id == registry.cluster_id() && known.epoch == registry.epoch()
+    });
+    ours.map_or(registry.revision(), |known| known.revision)
+}
+
+/// What keeps the limits on disk, and the table to what the limit `changes`
+/// lets out, as of now.
 fn keep_limits(
     folder: PathBuf,
-    registry: &Registry,
+    registry: &Arc<Registry>,
     events: &Arc<Events>,
 ) -> impl Future<Output = ()> + use<> {
+    let publication = Publication::new(registry.clone(), shown(&folder, registry));
     let limits = registry.limits().clone();
-    limits::keep(folder, registry.cluster_id(), limits, events.clone())
+    let keeping = limits::keep(folder, registry.cluster_id(), limits, events.clone());
+    async {
+        tokio::join!(publication.keep(), keeping);
+    }
 }
 
 /// Takes in what says how limits are besides the store: files, and of a store

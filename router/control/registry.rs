@@ -24,6 +24,7 @@ use super::lease_clock::LeaseClock;
 use super::leases::{Leases, Renewal};
 use super::limits::Limits;
 use super::propagation::Propagation;
+use super::publication::{Following, Outgoing};
 use super::refusal::Refusal;
 use super::shrink::ShrinkGuard;
 use super::staging::{Batch, Condition, LeaseChange, Staging};
@@ -73,6 +74,7 @@ pub struct Registry {
     /// What the store keeps of its file in memory, as of the last commit.
     store_cache_bytes: AtomicUsize,
     head: watch::Sender<u64>,
+    outgoing: watch::Sender<Outgoing>,
     /// False once the writer is gone; then control must end.
     writing: watch::Sender<bool>,
     /// The writer ends after its next batch.
@@ -94,6 +96,10 @@ impl Registry {
         let (state, leases) = load(contents);
         let registry = Arc::new(Registry {
             head: watch::Sender::new(state.revision),
+            outgoing: watch::Sender::new(Outgoing {
+                head: state.revision,
+                until: u64::MAX,
+            }),
             leases: Mutex::new(leases),
             clock: LeaseClock::default(),
             tokens,
@@ -220,12 +226,27 @@ impl Registry {
         self.read().holder(host)
     }
 
-    /// See [`State::delta`].
+    /// How far the table may go out, and each change of that or of the head.
+    pub fn outgoing(&self) -> Following {
+        self.outgoing.subscribe()
+    }
+
+    /// The table may go out up to this revision.
+    pub(super) fn let_out(&self, until: u64) {
+        self.outgoing.send_if_modified(|outgoing| {
+            let moved = outgoing.until != until;
+            outgoing.until = until;
+            moved
+        });
+    }
+
+    /// See [`State::delta`]; nothing beyond what may go out.
     ///
     /// # Errors
     /// The changes were compacted away.
     pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
-        self.read().delta(from, max_touches)
+        let until = self.outgoing.borrow().until;
+        self.read().delta(from, max_touches, until)
     }
 
     /// Begins to keep what comes after `revision` for whoever follows.
@@ -399,6 +420,8 @@ impl Registry {
             state.revision
         };
         self.settle(leases);
+        self.outgoing
+            .send_modify(|outgoing| outgoing.head = revision);
         self.head.send_if_modified(|head| {
             let moved = *head != revision;
             *head = revision;

@@ -100,7 +100,7 @@ pub fn start(
 }
 
 async fn keep(mut writer: Writer, events: &Events, mut stopping: watch::Receiver<bool>) {
-    let mut head = writer.registry.head();
+    let mut head = writer.registry.outgoing();
     let mut failing = false;
     if !wait_until_believed(&writer.registry, &mut stopping).await {
         return;
@@ -216,7 +216,8 @@ impl Writer {
     fn prove(&mut self) -> Result<(), FileError> {
         let now = Instant::now();
         let (revision, apps) = (self.registry.revision(), self.registry.totals().apps);
-        if self.nursery.wants(revision, apps, now) {
+        let is_held = self.registry.outgoing().borrow().is_held();
+        if !is_held && self.nursery.wants(revision, apps, now) {
             let snapshot = self.journal.as_ref().map(|journal| journal.head().revision);
             if snapshot != Some(revision) {
                 self.take_snapshot()?;
@@ -271,7 +272,8 @@ impl Writer {
             let long = journal.bytes() > JOURNAL_MIN_BYTES.max(self.snapshot_bytes / 2);
             let old =
                 self.begun.elapsed() > JOURNAL_MAX_AGE && journal.bytes() > JOURNAL_MIN_BYTES / 64;
-            if long || old {
+            let is_held = self.registry.outgoing().borrow().is_held();
+            if (long || old) && !is_held {
                 self.take_snapshot()?;
             }
         }

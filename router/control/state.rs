@@ -135,15 +135,27 @@ impl State {
     }
 
     /// At most `max_touches` touches' worth of change from `from` on, each app
-    /// once and as it is now; `None` if there is none.
+    /// once and as it is now, and no revision after `until`; `None` if there is
+    /// none.
     ///
     /// # Errors
     /// The changes were compacted away: a snapshot is needed.
-    pub fn delta(&self, from: u64, max_touches: usize) -> Result<Option<Delta>, Compacted> {
+    pub fn delta(
+        &self,
+        from: u64,
+        max_touches: usize,
+        until: u64,
+    ) -> Result<Option<Delta>, Compacted> {
         let mut touched: BTreeMap<&str, ()> = BTreeMap::new();
         let (mut to, mut committed_at_ms, mut touches) = (from, 0, 0);
         let mut removed = None;
+        if from >= until {
+            return Ok(None);
+        }
         for entry in self.log.since(from)? {
+            if entry.revision > until {
+                break;
+            }
             if touches > 0 && touches + entry.touches.len() > max_touches {
                 break;
             }

@@ -162,3 +162,91 @@ fn the_command_sets_shows_lists_and_removes() {
     assert_eq!(code(&["limit", "few", "10/m"]), Some(2));
     assert_eq!(code(&["limit", "Publish", "1"]), Some(1));
 }
+
+#[test]
+fn changes_are_held_back_and_go_out_again() {
+    let router = Router::with(&["edge.standby=\"off\""]);
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    router.set_limit("changes", &json!({ "rate": 0 }));
+    let record = json!({ "domains": ["late.example"] });
+    router.put("/v1/apps/late", &record).expect(201);
+    let waited = router.put(
+        "/v1/apps/later?wait=active&timeout=300ms",
+        &json!({ "domains": [] }),
+    );
+    waited.expect(504);
+    router.get("late", "/").refused(404, "H30");
+    // Neither does an edge that starts anew get it, nor another control send it.
+    processes::signal(router.process("edge"), rustix::process::Signal::KILL);
+    router.get("shop", "/").expect(200);
+    router.get("late", "/").refused(404, "H30");
+    let control = router.process("control");
+    processes::signal(control, rustix::process::Signal::KILL);
+    eventually("another control is there", || {
+        (router.process("control") != control).then_some(())
+    });
+    router.wait_ready();
+    router.get("late", "/").refused(404, "H30");
+    // Limits are not held back.
+    router.set_limit("stop", &json!({ "rate": 0, "path": "/stopped" }));
+    router.get("shop", "/stopped").refused(429, "H29");
+    router
+        .limit("DELETE", "/limits/changes?wait=active", &Value::Null)
+        .expect(200);
+    eventually("it goes out", || {
+        (router.get("late", "/").code().as_deref() == Some("H14")).then_some(())
+    });
+    // A few a second, one after the other.
+    router.set_limit("changes", &json!({ "rate": "600/m", "burst": 1 }));
+    let started = Instant::now();
+    for n in 0..5 {
+        let path = format!("/v1/apps/app-{n}");
+        router
+            .put(&path, &json!({ "domains": [format!("app-{n}.example")] }))
+            .expect(201);
+    }
+    eventually("the last goes out", || {
+        (router.get("app-4", "/").code().as_deref() == Some("H14")).then_some(())
+    });
+    assert!(
+        started.elapsed() >= Duration::from_millis(350),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn the_routers_own_flows_are_limited() {
+    let router = Router::start();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    let gone = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    router.serve_at(
+        "broken",
+        &json!({ "boot_wait": "0s" }),
+        &[gone, gone, backend.address()],
+    );
+    router.set_limit("access_log", &json!({ "rate": 0 }));
+    router.get("shop", "/unlogged").expect(200);
+    router
+        .limit("DELETE", "/limits/access_log?wait=active", &Value::Null)
+        .expect(200);
+    router.get("shop", "/logged").expect(200);
+    router.logged("/logged");
+    assert!(!router.log().contains("/unlogged"));
+    assert_eq!(
+        router.counted("portico_access_log_dropped_total", "reason=\"limit\""),
+        1.0
+    );
+    router.set_limit("retries", &json!({ "rate": 0 }));
+    eventually(
+        "a request meets one that is gone, and is not retried",
+        || (router.get("broken", "/").status == 503).then_some(()),
+    );
+    eventually("that is counted", || {
+        let refused = router.counted("portico_limit_refused_total", "limit=\"retries\"");
+        let withheld = router.counted("portico_retries_withheld_total", "reason=\"limit\"");
+        (refused >= 1.0 && withheld >= 1.0).then_some(())
+    });
+}

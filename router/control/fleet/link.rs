@@ -279,7 +279,7 @@ impl Link {
 
     /// Sends what there is to send until the edge stops listening.
     async fn speak(&mut self, mut asks: mpsc::Receiver<Ask>, questions: &Questions) -> FrameError {
-        let mut head = self.registry.head();
+        let mut head = self.registry.outgoing();
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = 0;
