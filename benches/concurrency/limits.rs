@@ -351,6 +351,7 @@ const NOTHING: Window = Window {
     sum_us: 0,
     length_us: 0,
     was_full: false,
+    late_us: 0,
 };
 
 impl Default for Portico {

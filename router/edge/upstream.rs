@@ -158,8 +158,18 @@ pub struct Checkout {
     chosen_us: Micros,
     /// It finds out whether the backend is well again.
     is_trial: bool,
-    /// The backend is what is waited for.
-    awaits: Cell<bool>,
+    stage: Cell<Stage>,
+}
+
+/// What a request's hold on a backend counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// In flight, and waiting for its answer.
+    Awaiting,
+    /// In flight.
+    Heard,
+    /// Nothing: it waits for its client.
+    Parked,
 }
 
 impl Checkout {
@@ -180,23 +190,34 @@ impl Checkout {
             index,
             chosen_us,
             is_trial,
-            awaits: Cell::new(true),
+            stage: Cell::new(Stage::Awaiting),
         })
     }
 
-    /// Its answer has begun, or its client has to send something first: it is
-    /// not the backend that is waited for.
+    /// Its answer has begun: the backend is not waited for any more.
     pub fn heard(&self) {
-        if self.awaits.replace(false) {
+        if self.stage.get() == Stage::Awaiting {
+            self.stage.set(Stage::Heard);
             self.backend().live().load.heard();
             self.app.live().queue.wake_one();
         }
     }
 
-    /// The backend is waited for again.
-    pub fn awaits(&self) {
-        if !self.awaits.replace(true) {
-            self.backend().live().load.awaits();
+    /// Its client has to send something first: others need not wait for that.
+    pub fn park(&self) {
+        if self.stage.get() == Stage::Awaiting {
+            self.stage.set(Stage::Parked);
+            self.backend().live().load.park();
+            self.app.live().queue.wake_one();
+        }
+    }
+
+    /// Its client has sent everything: the backend is waited for again, be there
+    /// room or not.
+    pub fn unpark(&self) {
+        if self.stage.get() == Stage::Parked {
+            self.stage.set(Stage::Awaiting);
+            self.backend().live().load.unpark();
         }
     }
 
@@ -228,7 +249,12 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        self.backend().live().load.end(self.awaits.get());
+        let load = &self.backend().live().load;
+        match self.stage.get() {
+            Stage::Awaiting => load.end(true),
+            Stage::Heard => load.end(false),
+            Stage::Parked => {}
+        }
         self.app.live().queue.wake_one();
         if self.is_trial {
             // Whoever told how it went has nothing to give back.

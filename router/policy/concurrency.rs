@@ -80,6 +80,15 @@ const LONGEST_WINDOWS: u64 = 6;
 /// Weight of a new window in what is known of how answers differ.
 const SPREAD_WEIGHT: f64 = 0.1;
 
+/// No wait inside a backend matters that keeps its answers below this: of one
+/// that answers at once, what is longer is the network's, the scheduler's and the
+/// router's own.
+const NO_MATTER_US: f64 = 5_000.0;
+
+/// A window that is looked at so much later than it was to end, or twice what an
+/// answer takes if that is longer, says nothing: the router stood still.
+const STALL_US: u64 = 100_000;
+
 /// One answer counts for at most so many times what an undisturbed one takes.
 const MOST_TIMES: f64 = 16.0;
 
@@ -95,6 +104,8 @@ pub struct Window {
     pub length_us: u64,
     /// Whether the backend had as many requests as it may at some moment.
     pub was_full: bool,
+    /// How long ago it was to end, microseconds.
+    pub late_us: u64,
 }
 
 impl Window {
@@ -215,11 +226,36 @@ impl Limiter {
         self.base_us as u64
     }
 
+    /// Nobody has been answered yet: it is slow, and may have more.
+    pub fn raise(&mut self, most: u32) {
+        self.limit = (2.0 * self.limit).clamp(1.0, f64::from(most));
+        self.applied = self.limit as u32;
+    }
+
     /// Looks at what was seen since the last step. `now_us` is by a clock that
     /// only rises, `wall_us` by one that routers share, if only about; `most` is
     /// what the app allows, above 0.
     pub fn step(&mut self, window: &Window, now_us: u64, wall_us: u64, most: u32) -> Next {
         let mean_us = window.mean_us();
+        if window.late_us > STALL_US.max(2 * self.base_us as u64) {
+            // What comes with it says nothing either.
+            self.before_us = None;
+            let after_us = self.undisturbed_us() as u64;
+            return match self.begin(mean_us, now_us, most) {
+                Next::Begin {
+                    limit,
+                    for_us,
+                    most_us,
+                    ..
+                } => Next::Begin {
+                    limit,
+                    after_us,
+                    for_us,
+                    most_us,
+                },
+                extend @ Next::Extend { .. } => extend,
+            };
+        }
         if let Some(for_us) = self.extension(window, mean_us) {
             if let Some(mean_us) = self.cruise_us.filter(|_| self.is_dip_due(window, now_us)) {
                 // On time: the others dip now.
@@ -250,7 +286,7 @@ impl Limiter {
         let is_plain = window.was_full
             && window.answers >= PLAIN_ENOUGH
             && self.base_us > 0.0
-            && mean_us > self.base_us * (1.3 + 3.0 * error);
+            && mean_us > self.undisturbed_us() * (1.3 + 3.0 * error);
         let is_over = f64::from(window.answers) >= enough
             || is_plain
             || window.length_us >= LONGEST_WINDOWS * usual_us;
@@ -308,7 +344,8 @@ impl Limiter {
             self.base_us += (mean.us - self.base_us) / 2.0;
         }
         let may_wait = may_wait(used, mean);
-        let longer = mean.us / self.base_us - 1.0;
+        let longer = mean.us / self.undisturbed_us() - 1.0;
+        let longer = longer.max(0.0);
         let waiting = used * longer / (1.0 + longer);
         if waiting > 1.4 * may_wait && longer > 2.0 * mean.error {
             self.sink(used, mean, may_wait);
@@ -326,6 +363,11 @@ impl Limiter {
         }
     }
 
+    /// What answers may take without anybody's waiting inside being a matter.
+    fn undisturbed_us(&self) -> f64 {
+        self.base_us.max(NO_MATTER_US)
+    }
+
     fn dip(&mut self, mean_us: f64) {
         self.sinking = None;
         let from = self.limit;
@@ -339,7 +381,7 @@ impl Limiter {
             from: used,
             mean_us: mean.us,
         });
-        let wanted = used * self.base_us / mean.us + may_wait;
+        let wanted = used * self.undisturbed_us() / mean.us + may_wait;
         let wanted = wanted.max(CUT * used);
         if wanted < self.limit {
             // The more of the difference may be noise, the less of it is believed.
@@ -406,7 +448,8 @@ impl Limiter {
                 let soon_us = 2 * mean.us as u64;
                 self.next_dip_us = shared_moment_us(soon_us, now_us, wall_us);
             }
-            let wanted = step.from * self.base_us / step.mean_us + may_wait(step.from, mean);
+            let wanted =
+                step.from * self.undisturbed_us() / step.mean_us + may_wait(step.from, mean);
             self.limit = wanted.clamp(f64::from(self.applied), step.from);
             // There is nothing below one to look at.
             self.is_base_known |= self.limit < 2.0;

@@ -51,6 +51,7 @@ const NOTHING: Window = Window {
     sum_us: 0,
     length_us: 0,
     was_full: false,
+    late_us: 0,
 };
 
 impl Bench {
@@ -220,4 +221,42 @@ fn a_limit_is_found_from_nothing_within_half_a_second() {
     let mut bench = Bench::new(STEADY, 10, 1);
     bench.run(SECOND_US / 2);
     assert!(bench.limiter.limit() <= 13, "{}", bench.limiter.limit());
+}
+
+#[test]
+fn answers_that_come_at_once_are_not_queued_for() {
+    // What a router takes itself is part of what it measures: here a tenth of a
+    // millisecond, or ten times that while it is busy.
+    let mut bench = Bench::new(
+        |random| if random.u32(..2) == 0 { 100 } else { 1_000 },
+        4,
+        1,
+    );
+    bench.run(SECOND_US);
+    for _ in 0..10 {
+        bench.run(SECOND_US / 2);
+        let limit = bench.limiter.limit();
+        assert!(limit >= FIRST, "{limit}");
+    }
+}
+
+#[test]
+fn a_router_that_stood_still_learns_nothing_from_it() {
+    let mut limiter = Limiter::default();
+    let window = |mean_us: u64, late_us| Window {
+        answers: 40,
+        sum_us: 40 * mean_us,
+        length_us: 50_000,
+        was_full: true,
+        late_us,
+    };
+    for second in 1..=20 {
+        let now_us = second * 100_000;
+        limiter.step(&window(20_000, 0), now_us, now_us, MOST);
+    }
+    let before = limiter.limit;
+    limiter.step(&window(420_000, 400_000), 9_000_000, 9_000_000, MOST);
+    assert_eq!(limiter.limit, before);
+    limiter.step(&window(420_000, 0), 9_100_000, 9_100_000, MOST);
+    assert!(limiter.limit < before, "had it not stood still, it would");
 }

@@ -41,14 +41,19 @@ impl Load {
         Loaded::of(self.0.fetch_add(AWAITING + 1, Ordering::SeqCst))
     }
 
-    /// A request's answer has begun, or it waits for its client.
+    /// A request's answer has begun.
     pub fn heard(&self) {
         self.0.fetch_sub(AWAITING, Ordering::SeqCst);
     }
 
-    /// A request waits for its answer again.
-    pub fn awaits(&self) {
-        self.0.fetch_add(AWAITING, Ordering::SeqCst);
+    /// A request waits for its client, and is nothing to the backend meanwhile.
+    pub fn park(&self) {
+        self.0.fetch_sub(AWAITING + 1, Ordering::SeqCst);
+    }
+
+    /// Its client has sent the rest.
+    pub fn unpark(&self) {
+        self.0.fetch_add(AWAITING + 1, Ordering::SeqCst);
     }
 
     /// A request has ended; `awaiting`: before its answer began.
@@ -66,6 +71,10 @@ impl Loaded {
         }
     }
 }
+
+/// A backend that lets requests wait for so long before its very first answer is
+/// slow rather than full: it gets more.
+const UNANSWERED_US: u64 = 100_000;
 
 /// Answers in the upper bits of a tally, the sum of their times in the lower.
 const SUM_BITS: u32 = 44;
@@ -86,6 +95,8 @@ pub(super) struct Capacity {
     until_us: AtomicU64,
     /// No answer counts for more.
     most_us: AtomicU64,
+    /// Since when requests wait for the very first answer; 0: they do not.
+    unanswered_us: AtomicU64,
     limiter: Mutex<Limiter>,
 }
 
@@ -136,6 +147,37 @@ impl Capacity {
         self.step(heard, most)
     }
 
+    /// Requests wait for room. How many more may be sent than before: of one that
+    /// nobody has had an answer of for a while, it is not known how many it can
+    /// have, but that it is slow.
+    #[cold]
+    pub fn press(&self, now_us: u64, most: u32) -> u32 {
+        if self.until_us.load(Ordering::Relaxed) != 0 || self.limit() >= most {
+            return 0;
+        }
+        let since_us = self.unanswered_us.load(Ordering::Relaxed);
+        if since_us != 0 && now_us.saturating_sub(since_us) < UNANSWERED_US {
+            return 0;
+        }
+        let word = &self.unanswered_us;
+        let is_first = word
+            .compare_exchange(
+                since_us,
+                now_us.max(1),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            )
+            .is_ok();
+        if since_us == 0 || !is_first {
+            return 0;
+        }
+        let before = self.limit();
+        let mut limiter = locked(&self.limiter);
+        limiter.raise(most);
+        self.limit.store(limiter.limit(), Ordering::SeqCst);
+        limiter.limit().saturating_sub(before)
+    }
+
     #[cold]
     fn step(&self, heard: &Heard, most: u32) -> u32 {
         let Ok(mut limiter) = self.limiter.try_lock() else {
@@ -148,6 +190,10 @@ impl Capacity {
             sum_us: tally & SUM,
             length_us: heard.now_us.saturating_sub(from_us),
             was_full: self.was_full.load(Ordering::Relaxed),
+            late_us: match self.until_us.load(Ordering::Relaxed) {
+                0 => 0,
+                until_us => heard.now_us.saturating_sub(until_us),
+            },
         };
         let before = self.limit();
         let until_us = match limiter.step(&window, heard.now_us, heard.wall_us, most) {
@@ -181,6 +227,7 @@ impl Default for Capacity {
             from_us: AtomicU64::new(0),
             until_us: AtomicU64::new(0),
             most_us: AtomicU64::new(u64::MAX),
+            unanswered_us: AtomicU64::new(0),
             limiter: Mutex::default(),
         }
     }
@@ -224,6 +271,20 @@ mod tests {
                 awaiting: 0
             }
         );
+    }
+
+    #[test]
+    fn what_answers_nobody_for_long_gets_more_until_it_does() {
+        let capacity = Capacity::default();
+        let mut now_us = 1_000;
+        assert_eq!(capacity.press(now_us, 200), 0);
+        now_us += UNANSWERED_US - 1;
+        assert_eq!(capacity.press(now_us, 200), 0);
+        now_us += 1;
+        assert_eq!(capacity.press(now_us, 200), FIRST);
+        assert_eq!(capacity.limit(), 2 * FIRST);
+        capacity.until_us.store(1, Ordering::Relaxed);
+        assert_eq!(capacity.press(now_us + 10 * UNANSWERED_US, 200), 0);
     }
 
     #[test]

@@ -238,6 +238,17 @@ impl App {
         }
     }
 
+    /// A request waits for room.
+    pub fn press(&self, now_us: u64) {
+        let live = self.live();
+        let most = self.policy.max_concurrency;
+        let lives = self.backends.iter().filter_map(|one| one.live.get());
+        let more: u32 = lives.map(|one| one.capacity.press(now_us, most)).sum();
+        for _ in 0..more {
+            live.queue.wake_one();
+        }
+    }
+
     /// A client gave a try up before it was answered: it took at least so long.
     pub fn abandoned(&self, told: &Told) {
         let backend = self.backends[told.index].live();

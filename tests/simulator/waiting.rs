@@ -48,6 +48,7 @@ impl World {
         let Ok(place) = joined else {
             return false;
         };
+        known.app.press(self.engine.now_us());
         known.waiting.push(Waiting {
             request: id,
             place,

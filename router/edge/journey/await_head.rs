@@ -115,10 +115,10 @@ impl Wait {
         }
         if current.sent_at.is_none() && !ex.upload.is_over() && !ex.upload.awaits_backend() {
             // It is the client that is waited for.
-            current.checkout.heard();
+            current.checkout.park();
         }
         if ex.upload.is_over() && current.sent_at.is_none() {
-            current.checkout.awaits();
+            current.checkout.unpark();
             let now = ex.now();
             current.sent_at = Some(now);
             let hedge_us = ex.app.hedge_after_us();

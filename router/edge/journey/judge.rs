@@ -222,6 +222,8 @@ impl<S: Wire> Exchange<'_, S> {
 
     /// Tells of an answer whose head is in.
     pub(super) fn tell_answer(&self, current: &Try) {
+        // An early answer, and its request still on its way.
+        current.checkout.unpark();
         current.checkout.heard();
         let response = &self.work.response;
         let first_byte_us = self.ledger.first_byte_us().unwrap_or(0);

@@ -309,6 +309,7 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
             return Err(Failed::Answer(Code::H11));
         }
     };
+    ex.app.press(since);
     ex.client.thread.cells.up(Gauge::Queued);
     ex.client.deadline.set(wait.until(ex, since));
     let mut what = wait;

@@ -126,8 +126,12 @@ impl Line {
 
     /// Someone was served after so long.
     pub(super) fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) {
-        if self.held == 0 && self.standing.served(waited_us, now_us, pace) {
-            let near = self.standing.served_in(pace.target_us, pace) as usize;
+        if self.held == 0
+            && self
+                .standing
+                .served(waited_us, self.places.len() as u32, now_us, pace)
+        {
+            let near = self.standing.served_in(pace.target_us, now_us, pace) as usize;
             let first_far = self.places.get(near);
             self.promised_below = first_far.map_or(self.next_ticket, |place| place.ticket);
         }

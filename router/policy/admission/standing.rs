@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!              for a whole interval nobody was served within the target,
-//!              and as many came as were served
+//!              and more came than were served
 //!   flowing ─────────────────────────────────────────────────────▶ standing
 //!      ▲      first come, first served;              newest first; short;   │
 //!      │      as long as the app allows              who waited long goes   │
@@ -13,9 +13,10 @@
 //!                       for a whole interval nobody was shed
 //! ```
 //!
-//! A line that gets shorter does its work: it smooths a burst. One in which
-//! everybody waits, all the time, serves nobody better than a short one would,
-//! only later (Nichols and Jacobson, *Controlling Queue Delay*, 2012). Then
+//! A line that gets shorter does its work: it smooths a burst. One that stays as it
+//! is has clients who wait for an answer before they ask again: no more of them will
+//! come. One that grows although everybody waits serves nobody better than a short
+//! one would, only later (Nichols and Jacobson, *Controlling Queue Delay*, 2012). Then
 //! whoever came last is served first: an answer is of use to a client that has
 //! not yet given up (Maurer, *Fail at Scale*, 2015). The line is kept as short as
 //! what is served in a moment, so most of those who cannot be served are told so
@@ -30,7 +31,12 @@ const TARGET_HALVES: u64 = 3;
 const LEAST_TARGET_US: u64 = 20_000;
 const MOST_TARGET_US: u64 = 1_000_000;
 /// The least interval: a burst that is over by then was none of ours.
-const LEAST_INTERVAL_US: u64 = 100_000;
+const LEAST_INTERVAL_US: u64 = 60_000;
+/// A line that so many more asked to join than left, or half as many as were in it,
+/// and a twentieth of those who left besides, has grown.
+const GROWN: u64 = 8;
+/// Whether it does is looked at over so many intervals.
+const LATE_INTERVALS: u64 = 10;
 /// A standing line has places for what is served in this part of what an answer
 /// takes, and is waited in for as long: who came last and was not served in that
 /// time has others before it.
@@ -71,6 +77,8 @@ struct Late {
     since_us: u64,
     joined: u32,
     served: u32,
+    /// Those in line when it began.
+    line: u64,
 }
 
 /// The state of a line.
@@ -95,7 +103,8 @@ impl Standing {
     }
 
     /// Someone was served after so long; whether the line stands from now on.
-    pub fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) -> bool {
+    /// `waiting` are still in line.
+    pub fn served(&mut self, waited_us: u64, waiting: u32, now_us: u64, pace: &Pace) -> bool {
         self.count(now_us, pace);
         if self.is_standing {
             return false;
@@ -108,6 +117,7 @@ impl Standing {
             since_us: now_us,
             joined: 0,
             served: 0,
+            line: u64::from(waiting),
         });
         late.served += 1;
         let lasted_us = now_us.saturating_sub(late.since_us);
@@ -115,22 +125,28 @@ impl Standing {
         // The more come than are served, the sooner it is plain.
         let is_plain =
             lasted_us.saturating_mul(joined.max(served)) >= pace.interval_us.saturating_mul(served);
-        // One that gets shorter will be gone by itself.
-        if is_plain && joined * 10 >= served * 9 {
+        // One that does not grow is of clients who wait for each other's turn, or
+        // of a burst that will be gone by itself.
+        let grows = joined * 20 >= served * 21 + 20 * GROWN.max(late.line / 2);
+        if is_plain && grows {
             self.is_standing = true;
             self.shed_us = now_us;
         }
-        if self.is_standing || lasted_us >= pace.interval_us {
+        if self.is_standing || lasted_us >= LATE_INTERVALS * pace.interval_us {
             self.late = None;
         }
         self.is_standing
     }
 
     /// How many are served in so long, by what was served of late.
-    pub fn served_in(&self, time_us: u64, pace: &Pace) -> u32 {
-        let served = u64::from(self.served.max(self.served_before));
-        let within = served.saturating_mul(time_us) / pace.interval_us;
-        u32::try_from(within).unwrap_or(u32::MAX)
+    pub fn served_in(&self, time_us: u64, now_us: u64, pace: &Pace) -> u32 {
+        let since_us = now_us.saturating_sub(self.counted_from_us);
+        // Of a moment it would be chance.
+        let since_us = since_us.clamp(pace.interval_us / 4, pace.interval_us);
+        let in_time = |served: u32, of_us: u64| u64::from(served).saturating_mul(time_us) / of_us;
+        let now = in_time(self.served, since_us);
+        let before = in_time(self.served_before, pace.interval_us);
+        u32::try_from(now.max(before)).unwrap_or(u32::MAX)
     }
 
     /// Someone asks for a place.
@@ -171,7 +187,7 @@ impl Standing {
         if !self.is_standing {
             return most;
         }
-        self.served_in(pace.depth_us, pace)
+        self.served_in(pace.depth_us, now_us, pace)
             .max(LEAST_PLACES)
             .min(most)
     }

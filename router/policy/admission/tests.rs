@@ -236,6 +236,7 @@ fn stand(queue: &WaitQueue) -> u64 {
     let (mut waiting, mut now_us) = (std::collections::VecDeque::new(), 0);
     while !queue.is_standing() {
         waiting.push_back(join_at(queue, 1_000, now_us).unwrap());
+        waiting.push_back(join_at(queue, 1_000, now_us).unwrap());
         if waiting.len() > 30 {
             let mut first: Waiter<'_> = waiting.pop_front().unwrap();
             queue.wake_one();
@@ -278,6 +279,23 @@ fn a_burst_that_takes_long_to_serve_sheds_nobody() {
 }
 
 #[test]
+fn a_line_that_does_not_grow_never_stands() {
+    // Sixty clients, each of whom asks again once it was answered, one answer a
+    // millisecond.
+    let queue = WaitQueue::default();
+    let first: Vec<_> = (0..60).map(|_| join_at(&queue, 60, 0).unwrap()).collect();
+    let mut waiting = std::collections::VecDeque::from(first);
+    for now_ms in 0..5_000 {
+        let mut next: Waiter<'_> = waiting.pop_front().unwrap();
+        queue.wake_one();
+        assert_eq!(turn(&mut next), Poll::Ready(Turn::Come));
+        next.served(now_ms * 1_000, &PACE);
+        waiting.push_back(join_at(&queue, 60, now_ms * 1_000).unwrap());
+        assert!(!queue.is_standing());
+    }
+}
+
+#[test]
 fn a_line_that_stands_is_short_and_serves_the_newest() {
     let queue = WaitQueue::default();
     let now_us = stand(&queue);
@@ -311,8 +329,9 @@ fn who_waits_too_long_in_a_standing_line_is_told() {
 fn those_near_their_turn_when_a_line_comes_to_stand_get_it_in_order() {
     let queue = WaitQueue::default();
     let (mut waiting, mut now_us) = (std::collections::VecDeque::new(), 0);
-    // One comes and one is served each millisecond, each after 30.
+    // Two come and one is served each millisecond.
     while !queue.is_standing() {
+        waiting.push_back(join_at(&queue, 1_000, now_us).unwrap());
         waiting.push_back(join_at(&queue, 1_000, now_us).unwrap());
         if waiting.len() > 30 {
             let mut first: Waiter<'_> = waiting.pop_front().unwrap();
@@ -322,7 +341,7 @@ fn those_near_their_turn_when_a_line_comes_to_stand_get_it_in_order() {
         }
         now_us += 1_000;
     }
-    // Ten of thirty are served within the target.
+    // Some ten are served within the target.
     for number in 0..waiting.len() {
         now_us += 1_000;
         queue.wake_one();
