@@ -349,7 +349,8 @@ impl Run {
             };
             let next = next.expect("someone must be in line");
             let waited_us = now_us - next.arrived_us;
-            router.standing.served(waited_us, now_us, &pace);
+            let waiting = router.line.len() as u32;
+            router.standing.served(waited_us, waiting, now_us, &pace);
             if router.line.is_empty() {
                 router.standing.emptied();
             }

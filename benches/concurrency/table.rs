@@ -23,7 +23,7 @@ The ways: no limit; the right one, told; four times the right one, told; Netflix
 `AIMDLimit` told that over 50 ms is too long; its `VegasLimit`; its
 `Gradient2Limit` (lowest limit 1); Envoy's adaptive concurrency with the values of
 its example (each minute the limit is 3 until 50 answers came); Portico's
-([`router/policy/concurrency.rs`](../../router/policy/concurrency.rs)).
+([`router/policy/concurrency`](../../router/policy/concurrency)).
 
 *Goodput* is what was answered within 1 s, of what the pool could do or, if that is
 less, of what came. *p99* is from arrival to answer, of all answers. *Shed* is what

@@ -23,6 +23,7 @@ use super::capacity::Heard;
 use super::{App, AppLive, BackendLive, Probe};
 use crate::feed::messages::{BackendReport, Health as Shown};
 use crate::policy::balance::{self, Ask, Candidate, Candidates, Choice};
+use crate::policy::concurrency::FIRST;
 use crate::policy::health::{self, Health, Host, Outcome, ProbeRules, State, Try, Verdict};
 
 /// What a try told, and who and when.
@@ -236,6 +237,17 @@ impl App {
         for _ in 0..backend.capacity.hear(&heard, self.policy.max_concurrency) {
             live.queue.wake_one();
         }
+    }
+
+    /// Requests that its backends might have by the app's own limit, and do not
+    /// get by what was learned: so many more wait in line instead.
+    pub fn withheld(&self) -> u32 {
+        let most = self.policy.max_concurrency;
+        let limits = self.backends.iter().map(|backend| {
+            let live = backend.live.get();
+            live.map_or(FIRST, |live| live.capacity.limit()).min(most)
+        });
+        limits.fold(0, |sum: u32, limit| sum.saturating_add(most - limit))
     }
 
     /// A request waits for room.

@@ -40,7 +40,7 @@ impl World {
         };
         let known = &mut self.routers[router];
         let joined = known.live.queue.join(&Joining {
-            limit: places,
+            limit: places + known.app.withheld(),
             now_us: self.engine.now_us(),
             pace: known.app.pace(),
             held: wait != Wait::Room,

@@ -227,11 +227,12 @@ impl Wait {
     /// Places in the line for it.
     fn places<S: Wire>(self, ex: &Exchange<'_, S>) -> u32 {
         let backends = u32::try_from(ex.app.backends.len()).unwrap_or(u32::MAX / 50);
-        match (ex.app.policy.queue, self) {
+        let places = match (ex.app.policy.queue, self) {
             (Some(places), _) => places,
             (None, Wait::Room) => 50 * backends,
             (None, Wait::Boot(_)) => HELD.max(50 * backends),
-        }
+        };
+        places.saturating_add(ex.app.withheld())
     }
 
     /// When waiting for it since `since` is over.

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!              for a whole interval nobody was served within the target,
-//!              and more came than were served
+//!              and it grew by half
 //!   flowing ─────────────────────────────────────────────────────▶ standing
 //!      ▲      first come, first served;              newest first; short;   │
 //!      │      as long as the app allows              who waited long goes   │
@@ -33,10 +33,8 @@ const MOST_TARGET_US: u64 = 1_000_000;
 /// The least interval: a burst that is over by then was none of ours.
 const LEAST_INTERVAL_US: u64 = 60_000;
 /// A line that so many more asked to join than left, or half as many as were in it,
-/// and a twentieth of those who left besides, has grown.
+/// has grown.
 const GROWN: u64 = 8;
-/// Whether it does is looked at over so many intervals.
-const LATE_INTERVALS: u64 = 10;
 /// A standing line has places for what is served in this part of what an answer
 /// takes, and is waited in for as long: who came last and was not served in that
 /// time has others before it.
@@ -127,12 +125,12 @@ impl Standing {
             lasted_us.saturating_mul(joined.max(served)) >= pace.interval_us.saturating_mul(served);
         // One that does not grow is of clients who wait for each other's turn, or
         // of a burst that will be gone by itself.
-        let grows = joined * 20 >= served * 21 + 20 * GROWN.max(late.line / 2);
+        let grows = joined >= served + GROWN.max(late.line / 2);
         if is_plain && grows {
             self.is_standing = true;
             self.shed_us = now_us;
         }
-        if self.is_standing || lasted_us >= LATE_INTERVALS * pace.interval_us {
+        if self.is_standing {
             self.late = None;
         }
         self.is_standing

@@ -41,6 +41,11 @@
 //!
 //! Times are microseconds.
 
+mod window;
+
+use self::window::{Mean, Spread};
+pub use self::window::{Next, Window};
+
 /// What a backend may have before anything is known of it, and what it is never
 /// cut below while nobody is turned away.
 pub const FIRST: u32 = 16;
@@ -50,8 +55,8 @@ const QUEUED: f64 = 0.75;
 /// The same as a share of the limit, where that is more: of a hundred requests
 /// one more or less cannot be told from noise.
 const QUEUED_SHARE: f64 = 0.075;
-/// And of what cannot be told from noise in a window, this share.
-const QUEUED_BY_ERROR: f64 = 0.75;
+/// And so many times what cannot be told from noise in a window.
+const QUEUED_BY_ERROR: f64 = 1.25;
 
 /// A dip's share of the limit.
 const DIP: f64 = 0.7;
@@ -70,15 +75,8 @@ const DIP_EVERY_TIMES: u64 = 30;
 /// A window lasts so long, and as a multiple of what an answer takes.
 const WINDOW_US: u64 = 50_000;
 const WINDOW_TIMES: u64 = 2;
-/// Answers in a window, unless what they say is plain or it lasts too long.
-const ENOUGH: f64 = 32.0;
-/// More where answers differ: so many for each unit of their relative variance.
-const ENOUGH_BY_SPREAD: f64 = 128.0;
-const MOST_ENOUGH: f64 = 400.0;
 const PLAIN_ENOUGH: u32 = 12;
 const LONGEST_WINDOWS: u64 = 6;
-/// Weight of a new window in what is known of how answers differ.
-const SPREAD_WEIGHT: f64 = 0.1;
 
 /// No wait inside a backend matters that keeps its answers below this: of one
 /// that answers at once, what is longer is the network's, the scheduler's and the
@@ -92,55 +90,6 @@ const STALL_US: u64 = 100_000;
 /// One answer counts for at most so many times what an undisturbed one takes.
 const MOST_TIMES: f64 = 16.0;
 
-/// What was seen of a backend since its limit was set last.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Answers that came in it. All of them: of those to requests sent in it,
-    /// the long ones would be missing.
-    pub answers: u32,
-    /// The sum of the times to their first bytes, microseconds.
-    pub sum_us: u64,
-    /// How long it has lasted, microseconds.
-    pub length_us: u64,
-    /// Whether the backend had as many requests as it may at some moment.
-    pub was_full: bool,
-    /// How long ago it was to end, microseconds.
-    pub late_us: u64,
-}
-
-impl Window {
-    fn mean_us(&self) -> f64 {
-        self.sum_us as f64 / f64::from(self.answers.max(1))
-    }
-
-    /// Requests it had at once, on average.
-    fn load(&self) -> f64 {
-        self.sum_us as f64 / self.length_us.max(1) as f64
-    }
-}
-
-/// What is to be done until a window is looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The window goes on for so long: it says too little yet.
-    Extend {
-        /// Microseconds.
-        for_us: u64,
-    },
-    /// Another begins.
-    Begin {
-        /// Requests that the backend may have at once.
-        limit: u32,
-        /// Until it begins, microseconds: answers that come before are of the
-        /// limit before.
-        after_us: u64,
-        /// How long it lasts then, microseconds.
-        for_us: u64,
-        /// No answer counts for more, microseconds.
-        most_us: u64,
-    },
-}
-
 /// A step down whose effect is awaited.
 #[derive(Clone, Copy, Debug)]
 struct Step {
@@ -148,14 +97,6 @@ struct Step {
     from: f64,
     /// What answers took then.
     mean_us: f64,
-}
-
-/// What answers took in a window.
-#[derive(Clone, Copy, Debug)]
-struct Mean {
-    us: f64,
-    /// The standard error, relative.
-    error: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -186,11 +127,7 @@ pub struct Limiter {
     next_dip_us: u64,
     /// Windows closed: fractions of a limit are spread over them.
     windows: u32,
-    /// The relative variance of what single answers take, from how much the
-    /// means of windows differ.
-    spread: f64,
-    /// The mean of the window before, if its limit was about the same.
-    before_us: Option<f64>,
+    spread: Spread,
     /// The mean of the last window that was full, dips left out.
     cruise_us: Option<f64>,
 }
@@ -208,8 +145,7 @@ impl Default for Limiter {
             is_new: true,
             next_dip_us: 0,
             windows: 0,
-            spread: 0.0,
-            before_us: None,
+            spread: Spread::default(),
             cruise_us: None,
         }
     }
@@ -239,7 +175,7 @@ impl Limiter {
         let mean_us = window.mean_us();
         if window.late_us > STALL_US.max(2 * self.base_us as u64) {
             // What comes with it says nothing either.
-            self.before_us = None;
+            self.spread.forget();
             let after_us = self.undisturbed_us() as u64;
             return match self.begin(mean_us, now_us, most) {
                 Next::Begin {
@@ -267,7 +203,8 @@ impl Limiter {
         }
         // The first tells how it began, not how it is.
         if window.answers > 0 && self.windows > 0 {
-            let mean = self.read(window, mean_us);
+            let is_cruise = matches!(self.phase, Phase::Cruise);
+            let mean = self.spread.read(window, is_cruise);
             match self.phase {
                 Phase::Dip(step) => self.climb_out(step, &mean, now_us, wall_us),
                 Phase::Cruise if window.was_full => self.cruise(&mean, now_us),
@@ -281,33 +218,15 @@ impl Limiter {
     /// How much longer the window should last to say something; `None`: it does.
     fn extension(&self, window: &Window, mean_us: f64) -> Option<u64> {
         let usual_us = window_us(self.base_us.max(mean_us));
-        let enough = (ENOUGH_BY_SPREAD * self.spread).clamp(ENOUGH, MOST_ENOUGH);
-        let error = (self.spread / f64::from(window.answers.max(1))).sqrt();
+        let error = self.spread.error(window.answers);
         let is_plain = window.was_full
             && window.answers >= PLAIN_ENOUGH
             && self.base_us > 0.0
             && mean_us > self.undisturbed_us() * (1.3 + 3.0 * error);
-        let is_over = f64::from(window.answers) >= enough
+        let is_over = window.answers >= self.spread.enough()
             || is_plain
             || window.length_us >= LONGEST_WINDOWS * usual_us;
         (!is_over).then_some(usual_us / 4)
-    }
-
-    /// A window's mean, and how far to trust it.
-    fn read(&mut self, window: &Window, mean_us: f64) -> Mean {
-        let answers = f64::from(window.answers);
-        let is_cruise = matches!(self.phase, Phase::Cruise);
-        if let Some(before_us) = self.before_us.filter(|_| is_cruise) {
-            let apart = (mean_us - before_us) / before_us;
-            // A change of what they take is no difference between answers.
-            let seen = (apart * apart * answers / 2.0).min(4.0 * self.spread + 0.05);
-            self.spread += (seen - self.spread) * SPREAD_WEIGHT;
-        }
-        self.before_us = is_cruise.then_some(mean_us);
-        Mean {
-            us: mean_us,
-            error: (self.spread / answers).sqrt(),
-        }
     }
 
     /// Nobody was turned away: what answers take is what they take.
@@ -481,7 +400,7 @@ impl Limiter {
             Phase::Cruise => self.until_dip_us(now_us).saturating_sub(after_us),
         };
         if is_changed {
-            self.before_us = None;
+            self.spread.forget();
         }
         Next::Begin {
             limit: self.applied,
@@ -520,5 +439,4 @@ fn window_us(mean_us: f64) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "concurrency_tests.rs"]
 mod tests;
