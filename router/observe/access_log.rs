@@ -2,8 +2,8 @@
 //!
 //! Owns the line's fields and their formatting, a bounded buffer per edge
 //! thread, and the writer thread that drains them to standard output or a
-//! file. Never blocks a data thread: a full buffer drops lines and counts them
-//! (`portico_access_log_dropped_total`).
+//! file. Never blocks a data thread: a full buffer drops lines, first those of
+//! the apps that log most, and counts them (`portico_access_log_dropped_total`).
 //!
 //! **Invariant**: a request is one line, whatever bytes it was made of: control
 //! bytes, quotes, backslashes and what is not UTF-8 are escaped.
@@ -16,6 +16,7 @@ use crate::settings::LogFormat;
 mod escape;
 mod json;
 mod logfmt;
+mod shares;
 mod writer;
 
 pub(super) use writer::rows;

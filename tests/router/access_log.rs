@@ -1,6 +1,13 @@
 //! The access log: one line a request, parseable, with every field.
 
-use crate::harness::{Backend, Router, answer_ok, eventually, logs};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+
+use crate::harness::{Backend, Router, Setup, answer_ok, eventually, get, logs};
 
 const KEYS: [&str; 18] = [
     "at",
@@ -175,5 +182,45 @@ fn sighup_reopens_a_moved_log() {
     eventually("lines go to a new file", || {
         router.get("nobody", "/after").expect(404);
         router.log().contains("/after").then_some(())
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_costs_lines_and_holds_up_no_request() {
+    let setup = Setup::new();
+    let path = setup.folder().join("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+    let mut options = File::options();
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("it must be small");
+    options.read(true).write(true).custom_flags(nonblocking);
+    let mut reader = options.open(&path).expect("a pipe must open");
+    let setup = setup.set(&format!("log.access=\"file:{}\"", path.display()));
+    let router = setup.set("edge.threads=1").start();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    // As many as all that waits can hold, twice over.
+    let long = format!("/{}", "x".repeat(6_000));
+    let began = Instant::now();
+    let mut client = router.client();
+    for _ in 0..1_000 {
+        client.send(get("shop", &long));
+        client.answer().expect(200);
+    }
+    // At a second for each batch that finds no room, this would be minutes.
+    assert!(began.elapsed() < Duration::from_secs(30));
+    eventually("what was lost is counted", || {
+        let lost = |why| router.counted("portico_access_log_dropped_total", why) > 0.0;
+        (lost("backlog") && lost("write_error")).then_some(())
+    });
+    let (mut piece, mut seen) = (vec![0; 1024 * 1024], Vec::new());
+    eventually("it goes on once it is read", || {
+        client.send(get("shop", "/again"));
+        client.answer().expect(200);
+        while let Ok(count) = reader.read(&mut piece) {
+            seen.extend_from_slice(&piece[..count]);
+        }
+        String::from_utf8_lossy(&seen)
+            .contains("path=\"/again\"")
+            .then_some(())
     });
 }

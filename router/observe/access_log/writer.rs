@@ -7,19 +7,26 @@
 //! thread a copy, and a disk that is slow, full or gone costs lines, which are
 //! counted, and nothing else.
 //!
+//! A thread has at most as many batches in the channel as it has places left for
+//! others. One whose batch finds no place keeps it, tries again with each line,
+//! and takes lines meanwhile up to [`HELD_BYTES`], each app's up to its share
+//! ([`Shares`]): so an app that logs more than can be written loses lines, and
+//! one that logs little loses none.
+//!
 //! A log file comes open, and comes anew when somebody moved it: it is opened
 //! by whoever has the right to, never here.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::Line;
+use super::shares::Shares;
 use crate::feed::messages::Sample;
 use crate::observe::metrics::{Kind, Merge, Row, sample};
 use crate::settings::{self, AccessLog, LogFormat};
@@ -28,11 +35,13 @@ use crate::settings::{self, AccessLog, LogFormat};
 const BATCH_BYTES: usize = 48 * 1024;
 /// What a buffer is made with: a batch and one more long line.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// A buffer that grew beyond this is not kept.
-const RECYCLED_BYTES: usize = 2 * BUFFER_BYTES;
+/// What a buffer may hold while the writer is behind, and one more long line. One
+/// that grew beyond is not kept.
+const HELD_BYTES: usize = 2 * BUFFER_BYTES;
 /// Flushes (100 ms apart) after which even a nearly empty buffer is handed over.
 const BATCH_FLUSHES: u32 = 2;
-/// Batches waiting for the writer, over all threads: 64 of 64 KiB are 4 MiB.
+/// Batches waiting for the writer, over all threads: 64 of 64 KiB are 4 MiB; of
+/// the largest that there are, 8 MiB.
 const QUEUED_BATCHES: usize = 64;
 /// Empty buffers waiting to be used again, for each thread.
 const SPARE_BUFFERS: usize = 4;
@@ -54,7 +63,7 @@ static DROPPED: Row = Row {
     unit: "lines",
     labels: &["reason"],
     merge: Merge::Sum,
-    help: "Access log lines lost: the writer could not keep up (backlog), could not write (write_error: a full disk, a closed pipe), or there were more than the limit access_log lets through (limit). Requests are never held up for the log.",
+    help: "Access log lines lost: the writer could not keep up (backlog; first those of the apps that log most), could not write (write_error: a full disk, a closed pipe), or there were more than the limit access_log lets through (limit). Requests are never held up for the log.",
 };
 
 /// The log's metrics.
@@ -68,6 +77,8 @@ struct Shared {
     dropped_backlog: AtomicU64,
     dropped_error: AtomicU64,
     dropped_limit: AtomicU64,
+    /// Batches in the channel.
+    waiting: AtomicUsize,
     /// The file to go on with.
     fresh: Mutex<Option<Arc<File>>>,
     closing: AtomicBool,
@@ -90,6 +101,8 @@ enum Message {
 struct Batch {
     bytes: Vec<u8>,
     lines: u64,
+    /// Batches of its thread in the channel.
+    waiting: Arc<AtomicUsize>,
     spare: SyncSender<Vec<u8>>,
 }
 
@@ -145,17 +158,7 @@ impl Log {
 
     /// A buffer for one data thread.
     pub fn buffer(&self) -> LogBuffer {
-        let (give_back, spare) = sync_channel(SPARE_BUFFERS);
-        LogBuffer {
-            bytes: Vec::new(),
-            lines: 0,
-            flushes: 0,
-            format: self.format,
-            writer: self.writer.clone(),
-            spare,
-            give_back,
-            shared: Arc::clone(&self.shared),
-        }
+        LogBuffer::new(self.format, self.writer.clone(), &self.shared)
     }
 
     /// Goes on in this file, since somebody moved the one before away (SIGHUP).
@@ -210,9 +213,35 @@ pub struct LogBuffer {
     spare: Receiver<Vec<u8>>,
     give_back: SyncSender<Vec<u8>>,
     shared: Arc<Shared>,
+    /// Batches of this thread in the channel.
+    waiting: Arc<AtomicUsize>,
+    /// The last batch found no place.
+    behind: bool,
+    shares: Shares,
 }
 
 impl LogBuffer {
+    fn new(
+        format: LogFormat,
+        writer: Option<SyncSender<Message>>,
+        shared: &Arc<Shared>,
+    ) -> LogBuffer {
+        let (give_back, spare) = sync_channel(SPARE_BUFFERS);
+        LogBuffer {
+            bytes: Vec::new(),
+            lines: 0,
+            flushes: 0,
+            format,
+            writer,
+            spare,
+            give_back,
+            shared: Arc::clone(shared),
+            waiting: Arc::default(),
+            behind: false,
+            shares: Shares::new(),
+        }
+    }
+
     /// Whether the log is on: what is only gathered for a line may be left out
     /// when it is not.
     #[inline]
@@ -236,11 +265,31 @@ impl LogBuffer {
         if self.writer.is_none() {
             return;
         }
+        if self.behind {
+            return self.push_behind(line);
+        }
         line.write(self.format, &mut self.bytes);
         self.lines += 1;
         if self.bytes.len() >= BATCH_BYTES {
             self.hand_over();
         }
+    }
+
+    #[cold]
+    fn push_behind(&mut self, line: &Line<'_>) {
+        self.hand_over();
+        if !self.behind {
+            return self.push(line);
+        }
+        let held = self.bytes.len();
+        let slot = self.shares.slot(line.app);
+        if !self.shares.may(slot, HELD_BYTES.saturating_sub(held)) {
+            self.shared.dropped_backlog.fetch_add(1, Relaxed);
+            return;
+        }
+        line.write(self.format, &mut self.bytes);
+        self.lines += 1;
+        self.shares.took(slot, self.bytes.len() - held);
     }
 
     /// Called about every 100 ms by the thread that owns the buffer: hands over
@@ -256,35 +305,67 @@ impl LogBuffer {
         }
     }
 
-    /// Hands over whatever is held, at once. Never waits.
+    /// Hands over whatever is held, if there is a place for it. Never waits.
     pub fn hand_over(&mut self) {
-        self.flushes = 0;
-        let lines = std::mem::take(&mut self.lines);
-        let Some(writer) = self.writer.as_ref().filter(|_| lines > 0) else {
+        let waiting = self.shared.waiting.load(Relaxed) + self.waiting.load(Relaxed);
+        self.offer(waiting < QUEUED_BATCHES);
+    }
+
+    fn offer(&mut self, has_place: bool) {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.lines > 0) else {
             return;
         };
-        let empty = self.spare.try_recv();
-        let empty = empty.unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
-        let bytes = std::mem::replace(&mut self.bytes, empty);
-        let batch = Batch {
-            bytes,
-            lines,
-            spare: self.give_back.clone(),
-        };
-        let refused = match writer.try_send(Message::Batch(batch)) {
-            Ok(()) => return,
-            Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => refused,
-        };
-        self.shared.dropped_backlog.fetch_add(lines, Relaxed);
+        if has_place {
+            let empty = self.spare.try_recv();
+            let empty = empty.unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES));
+            let batch = Batch {
+                bytes: std::mem::replace(&mut self.bytes, empty),
+                lines: self.lines,
+                waiting: Arc::clone(&self.waiting),
+                spare: self.give_back.clone(),
+            };
+            // Counted first: the writer may have it before this goes on.
+            batch.enters(&self.shared);
+            let Err(refused) = writer.try_send(Message::Batch(batch)) else {
+                (self.lines, self.flushes, self.behind) = (0, 0, false);
+                return;
+            };
+            let (TrySendError::Full(refused) | TrySendError::Disconnected(refused)) = refused;
+            self.take_back(refused);
+        }
+        if !self.behind {
+            self.behind = true;
+            self.shares.begin();
+        }
+    }
+
+    fn take_back(&mut self, refused: Message) {
         if let Message::Batch(batch) = refused {
-            recycle(batch);
+            batch.leaves(&self.shared);
+            let empty = std::mem::replace(&mut self.bytes, batch.bytes);
+            // Enough spares: it is freed.
+            let _ = self.give_back.try_send(empty);
         }
     }
 }
 
 impl Drop for LogBuffer {
     fn drop(&mut self) {
-        self.hand_over();
+        // Nothing comes after it: it may have the last place.
+        self.offer(true);
+        self.shared.dropped_backlog.fetch_add(self.lines, Relaxed);
+    }
+}
+
+impl Batch {
+    fn enters(&self, shared: &Shared) {
+        self.waiting.fetch_add(1, Relaxed);
+        shared.waiting.fetch_add(1, Relaxed);
+    }
+
+    fn leaves(&self, shared: &Shared) {
+        self.waiting.fetch_sub(1, Relaxed);
+        shared.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -292,7 +373,7 @@ fn recycle(batch: Batch) {
     let Batch {
         mut bytes, spare, ..
     } = batch;
-    if bytes.capacity() <= RECYCLED_BYTES {
+    if bytes.capacity() <= HELD_BYTES {
         bytes.clear();
         // Enough spares, or the thread is gone: the buffer is freed.
         let _ = spare.try_send(bytes);
@@ -318,6 +399,7 @@ fn drain(queue: &Receiver<Message>, mut sink: Sink, shared: &Shared) {
         let Message::Batch(batch) = message else {
             continue;
         };
+        batch.leaves(shared);
         match sink.write(&batch.bytes) {
             Ok(()) => shared.written.fetch_add(batch.lines, Relaxed),
             Err(_) => shared.dropped_error.fetch_add(batch.lines, Relaxed),

@@ -164,21 +164,11 @@ fn a_stuck_reader_drops_lines_without_holding_up_the_thread() {
     let (read, sink) = pipe();
     let shared = Arc::new(Shared::default());
     let (writer, queue) = sync_channel(2);
-    let (give_back, spare) = sync_channel(SPARE_BUFFERS);
     let drained = thread::spawn({
         let shared = Arc::clone(&shared);
         move || drain(&queue, sink, &shared)
     });
-    let mut buffer = LogBuffer {
-        bytes: Vec::new(),
-        lines: 0,
-        flushes: 0,
-        format: LogFormat::Logfmt,
-        writer: Some(writer),
-        spare,
-        give_back,
-        shared: Arc::clone(&shared),
-    };
+    let mut buffer = LogBuffer::new(LogFormat::Logfmt, Some(writer), &shared);
     let start = Instant::now();
     let mut pushed: u64 = 0;
     while shared.dropped_backlog.load(Relaxed) == 0 {
@@ -186,13 +176,80 @@ fn a_stuck_reader_drops_lines_without_holding_up_the_thread() {
         pushed += 1;
         assert!(start.elapsed() < DEADLINE, "nothing was dropped");
     }
-    buffer.hand_over();
+    assert!(buffer.held_bytes() <= 2 * HELD_BYTES);
     drop(buffer);
     let text = io::read_to_string(File::from(read)).unwrap();
     drained.join().unwrap();
     let dropped = shared.dropped_backlog.load(Relaxed);
     assert_eq!(text.lines().count() as u64 + dropped, pushed);
     assert_eq!(shared.written.load(Relaxed) + dropped, pushed);
+}
+
+/// A log whose writer is this test.
+fn unwritten() -> (Arc<Shared>, SyncSender<Message>, Receiver<Message>) {
+    let (writer, queue) = sync_channel(QUEUED_BATCHES);
+    (Arc::default(), writer, queue)
+}
+
+fn of<'a>(app: &'a str, path: &'a [u8]) -> Line<'a> {
+    Line { app, ..line(path) }
+}
+
+/// What is written of the next batch, if there is one.
+fn take(queue: &Receiver<Message>, shared: &Shared) -> Option<String> {
+    let Ok(Message::Batch(batch)) = queue.try_recv() else {
+        return None;
+    };
+    batch.leaves(shared);
+    let text = String::from_utf8(batch.bytes.clone()).unwrap();
+    assert_eq!(text.lines().count() as u64, batch.lines);
+    recycle(batch);
+    Some(text)
+}
+
+#[test]
+fn who_logs_little_loses_nothing_to_who_logs_more_than_can_be_written() {
+    let (shared, writer, queue) = unwritten();
+    let mut noisy = LogBuffer::new(LogFormat::Logfmt, Some(writer.clone()), &shared);
+    let mut other = LogBuffer::new(LogFormat::Logfmt, Some(writer), &shared);
+    let mut text = String::new();
+    for number in 0..200_000 {
+        noisy.push(&of("noisy", b"/noisy"));
+        // On the thread that the noisy one has filled, and on one it has not.
+        if number % 1_000 == 0 {
+            noisy.push(&of("quiet", b"/beside"));
+            other.push(&of("quiet", b"/apart"));
+        }
+        if number % 5_000 == 0 {
+            text.extend(take(&queue, &shared));
+        }
+    }
+    assert!(noisy.behind);
+    while let Some(more) = take(&queue, &shared) {
+        text.push_str(&more);
+        noisy.hand_over();
+        other.hand_over();
+    }
+    assert_eq!(text.matches("/beside").count(), 200);
+    assert_eq!(text.matches("/apart").count(), 200);
+    let dropped = shared.dropped_backlog.load(Relaxed);
+    assert!(dropped > 50_000, "{dropped}");
+    assert_eq!(text.lines().count() as u64 + dropped, 200_400);
+}
+
+#[test]
+fn a_log_that_nobody_writes_is_bounded_whoever_logs() {
+    let (shared, writer, queue) = unwritten();
+    let mut buffer = LogBuffer::new(LogFormat::Logfmt, Some(writer), &shared);
+    for number in 0..100_000 {
+        buffer.push(&of(&format!("app{number}"), b"/x"));
+    }
+    assert!(buffer.bytes.len() < HELD_BYTES + 1_024);
+    drop(buffer);
+    let batches = std::iter::from_fn(|| take(&queue, &shared));
+    // Half of the places are others'; the last batch has one all the same.
+    assert_eq!(batches.count(), QUEUED_BATCHES / 2 + 1);
+    assert_eq!(shared.waiting.load(Relaxed), 0);
 }
 
 #[test]
