@@ -112,6 +112,10 @@
 //! | whose turn it is then, and who is refused | `policy/fair_queue.rs`; what a request costs `edge/gate` |
 //! | what may be sent again | `edge/journey/judge.rs`, the sum in `policy/retry.rs` |
 //! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
+//! | how long clients may take, and how slow they may be | `settings/clients.rs`, `policy/tempo.rs`; where it is waited for them `edge/journey`: `await_head`, `upload`, `relay` |
+//! | how many connections there may be, and which goes first | `edge/door.rs`, `edge/roster.rs`; where they are accepted `edge/listener.rs` |
+//! | how much memory buffers may take, and what gives way | `edge/budget.rs`; how large one is `edge/buffer.rs` |
+//! | whose log lines are dropped when the log is slow | `observe/access_log/shares.rs` |
 //! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |
 //! | what an app may say of it | `feed/messages/records.rs`, `table/policy`, `control/api/shapes`, README |
 //! | when an edge that is replaced, or shut down, closes which connection | `edge/leaving.rs` |

@@ -49,6 +49,7 @@ mod propagation;
 mod readmission;
 mod refused_binary;
 mod replay;
+mod resets;
 mod retries;
 mod rights;
 mod saturation;
