@@ -16,7 +16,7 @@ use super::orders::patience;
 use crate::control::AdminState;
 use crate::control::api::answer::etag;
 use crate::control::api::problem::Problem;
-use crate::control::api::request::{Query, Wait, condition, is_known, must_be, parse, whole_body};
+use crate::control::api::request::{Query, Wait, condition, must_be, parse, whole_body};
 use crate::control::limits::Known;
 use crate::control::limits::shape::{LimitShape, checked_name, shown};
 use crate::control::refusal::Refusal;
@@ -28,19 +28,13 @@ pub(super) async fn list(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({ "limits": limits }))
 }
 
-/// `GET /limits/{name}`
+/// `GET /limits/{name}`. Always whole: the tag is of what is stored, and says
+/// nothing of a file's number.
 pub(super) async fn show(
     State(state): State<AdminState>,
     Path(name): Path<String>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let known = known(&state, &checked_name(name)?)?;
-    if let Some(stored) = &known.stored
-        && is_known(&headers, stored.revision)
-    {
-        let tag = (header::ETAG, etag(stored.revision));
-        return Ok((StatusCode::NOT_MODIFIED, [tag]).into_response());
-    }
     Ok(answer(StatusCode::OK, &known))
 }
 

@@ -4,7 +4,7 @@
 //! Owns the thread that looks, every [`LOOK`], and what was last read well.
 //! Never writes there. What cannot be used (garbage, a folder, too large, not
 //! readable) is passed over: the last good number stands, and one event says
-//! so. Links are followed, and looked at anew each time, so that a swapped link
+//! so, without a word of what the file says. Links are followed, and looked at anew each time, so that a swapped link
 //! counts like a rewritten file. A file that is just being written may be seen
 //! half: it is looked at again while it is fresh, and complained of only if it
 //! stays as it is.
@@ -24,6 +24,7 @@ use rustix::fs::OFlags;
 use super::{LIMITS_MAX, Limits, Number, is_name};
 use crate::control::events::Events;
 use crate::feed::messages::LimitSet;
+use crate::policy::limit::NoRate;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(25);
@@ -141,6 +142,8 @@ impl Rates {
                     );
                     events.say("rate_file_refused", "", "", text);
                 }
+                // Also those from before a restart, which nobody has told yet.
+                self.tell(limits);
                 return;
             }
         };
@@ -163,6 +166,10 @@ impl Rates {
                 events.say("rate_file_refused", "", "", text);
             }
         }
+        self.tell(limits);
+    }
+
+    fn tell(&self, limits: &Limits) {
         let written = self
             .seen
             .iter()
@@ -223,8 +230,13 @@ impl Seen {
             return true;
         }
         let read = read(path, &about).and_then(|text| {
-            let number: Number = text.parse().map_err(|wrong| format!("{text:?}: {wrong}"))?;
-            check(number).map_err(|wrong| format!("{text:?}: {wrong}"))?;
+            // Never what it says: a link may lead to a secret, and events are
+            // read without a token.
+            let complain = |wrong: &str| format!("its {} bytes: {wrong}", text.len());
+            let number: Number = text
+                .parse()
+                .map_err(|NoRate| complain("expected a number such as 10 or 600/m"))?;
+            check(number).map_err(|wrong| complain(&wrong))?;
             Ok(number)
         });
         self.found(Some(stamp), read);

@@ -94,6 +94,23 @@ fn what_cannot_be_used_leaves_the_last_good_number_and_is_told_once() {
 }
 
 #[test]
+fn what_a_file_says_is_told_to_nobody() {
+    let mut stage = Stage::new();
+    let secret = "c0ffee".repeat(8);
+    fs::write(stage.folder.path().join(".secret"), &secret).unwrap();
+    symlink(".secret", stage.folder.path().join("publish")).unwrap();
+    stage.write("probes", "12345/s");
+    stage.looks(20);
+    assert_eq!(stage.complaints(), 2);
+    for event in stage.events.latest(2) {
+        assert!(event.text.contains(" bytes: "), "{}", event.text);
+        for said in [&secret[..6], "1234"] {
+            assert!(!event.text.contains(said), "{}", event.text);
+        }
+    }
+}
+
+#[test]
 fn a_file_seen_half_written_is_no_complaint() {
     let mut stage = Stage::new();
     for round in 0..50 {
@@ -149,12 +166,10 @@ fn what_is_no_file_is_not_opened() {
     assert!(stage.limits.follow().borrow().limits.is_empty());
 }
 
-#[test]
-fn a_number_that_was_good_before_a_restart_stands() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("publish"), "rubbish").unwrap();
-    let record = |name: &str| LimitRecord {
-        name: name.into(),
+/// What held before a restart, by files of these names.
+fn kept(names: &[&str]) -> LimitSet {
+    let record = |name: &&str| LimitRecord {
+        name: (*name).into(),
         rate: Some(RateRecord {
             count: 7,
             seconds: 60,
@@ -163,10 +178,36 @@ fn a_number_that_was_good_before_a_restart_stands() {
         is_from_file: true,
         ..LimitRecord::default()
     };
-    let kept = LimitSet {
-        limits: vec![record("gone"), record("publish")],
+    LimitSet {
+        limits: names.iter().map(record).collect(),
         ..LimitSet::default()
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_after_a_restart_lifts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("rates");
+    fs::write(&plain, "").unwrap();
+    let mut stage = Stage {
+        rates: Rates::new(plain.clone(), Some(&kept(&["publish"]))),
+        folder,
+        ..Stage::new()
     };
+    stage.looks(20);
+    assert_eq!(stage.number("publish").as_deref(), Some("7/m"));
+    assert_eq!(stage.complaints(), 1);
+    fs::remove_file(&plain).unwrap();
+    fs::create_dir(&plain).unwrap();
+    stage.looks(1);
+    assert_eq!(stage.number("publish"), None, "it is not there");
+}
+
+#[test]
+fn a_number_that_was_good_before_a_restart_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("publish"), "rubbish").unwrap();
+    let kept = kept(&["gone", "publish"]);
     let mut stage = Stage {
         rates: Rates::new(folder.path().into(), Some(&kept)),
         folder,

@@ -80,8 +80,8 @@ impl<S: Wire> Subject for Asked<'_, S> {
         said_client(peer, self.values("x-forwarded-for"), settings)
     }
 
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.values(name).next()
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.values(name)
     }
 
     fn has(&self, name: &str, value: &str) -> bool {

@@ -1,5 +1,6 @@
 //! One limit: which requests it is for, what it has counted, who is inside.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,8 +22,8 @@ pub trait Subject {
     fn path(&self) -> &[u8];
     /// Who sent it.
     fn client(&self) -> IpAddr;
-    /// The value of a header, of its first line; the name is in lower case.
-    fn header(&self, name: &str) -> Option<&[u8]>;
+    /// The values of a header's lines, in order; the name is in lower case.
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]>;
     /// Whether a line of a header has this value; the name is in lower case.
     fn has(&self, name: &str, value: &str) -> bool;
 }
@@ -108,7 +109,14 @@ impl Limit {
         let hash = self.per.as_ref().map_or(0, |per| match &*per.header {
             "" => seed.hash_one(network(subject.client())),
             // Those without one are as one.
-            name => seed.hash_one(subject.header(name)),
+            name => {
+                let mut hasher = seed.build_hasher();
+                // Each with its length: two lines are not one.
+                subject
+                    .header(name)
+                    .for_each(|value| value.hash(&mut hasher));
+                hasher.finish()
+            }
         });
         Charge { limit: self, hash }
     }

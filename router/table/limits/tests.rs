@@ -29,8 +29,8 @@ impl Subject for Asked {
         self.client
     }
 
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        let found = self.headers.iter().find(|(known, _)| *known == name);
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let found = self.headers.iter().filter(move |(known, _)| *known == name);
         found.map(|(_, value)| value.as_bytes())
     }
 
@@ -208,6 +208,14 @@ fn each_client_and_each_value_has_its_own() {
     };
     assert!(passes(&with("a")) && passes(&with("b")) && !passes(&with("a")));
     assert!(passes(&asked(None, "/")) && !passes(&asked(None, "/")));
+    // All lines of a header count, in their order and each for itself.
+    let lines = |keys: &[&'static str]| Asked {
+        headers: keys.iter().map(|key| ("x-api-key", *key)).collect(),
+        ..asked(None, "/")
+    };
+    for keys in [["a", "b"], ["b", "a"], ["a", "c"], ["ab", ""], ["", "ab"]] {
+        assert!(passes(&lines(&keys)) && !passes(&lines(&keys)), "{keys:?}");
+    }
     assert_eq!(limits.bytes(), 2 << 20);
 }
 
