@@ -18,6 +18,9 @@ use crate::settings::Clients;
 /// Locks that addresses are spread over.
 const SHARDS: usize = 64;
 
+/// Connections that other threads may be asked to close at a time, at most.
+const WANTED_MOST: usize = 16;
+
 /// An event of a kind is told again after this.
 const TOLD_AGAIN_US: Micros = 60_000_000;
 
@@ -27,7 +30,7 @@ const UNLIMITED: u64 = 1 << 20;
 /// What an operator is told about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plight {
-    /// As many connections as there may be, and none of them idle.
+    /// As many connections as there may be, and none on this thread that waits.
     Full,
     /// An address has as many as it may.
     Address,
@@ -106,15 +109,24 @@ impl Door {
 
     /// Another thread is to close one that waits.
     pub fn want(&self) {
-        self.wanted.fetch_add(1, Relaxed);
+        let more = |wanted| (wanted < WANTED_MOST).then_some(wanted + 1);
+        let _ = self.wanted.fetch_update(Relaxed, Relaxed, more);
     }
 
-    /// How many this thread is asked to close.
-    pub fn take_wanted(&self) -> usize {
-        match self.wanted.load(Relaxed) {
-            0 => 0,
-            _ => self.wanted.swap(0, Relaxed),
-        }
+    /// Whether a thread that has one is asked to close it.
+    pub fn is_wanting(&self) -> bool {
+        self.wanted.load(Relaxed) > 0
+    }
+
+    /// One was closed. Two threads may close one each for the same want.
+    pub fn met(&self) {
+        let fewer = |wanted: usize| wanted.checked_sub(1);
+        let _ = self.wanted.fetch_update(Relaxed, Relaxed, fewer);
+    }
+
+    /// There is room by itself: nobody has to go.
+    pub fn forgo(&self) {
+        self.wanted.store(0, Relaxed);
     }
 
     /// What to tell an operator, unless it was told a moment ago.
@@ -131,7 +143,8 @@ impl Door {
                 "connections_full",
                 format!(
                     "there are {} client connections, as many as edge.max_connections allows, \
-                     and none of them waits: new ones are turned away",
+                     and none waits on the thread that accepts: new ones are turned away, \
+                     and other threads make room for later ones",
                     self.most
                 ),
             ),
@@ -289,10 +302,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_taken_once() {
+    fn what_is_wanted_is_wanted_until_it_is_met() {
         let door = door(0);
         door.want();
         door.want();
-        assert_eq!((door.take_wanted(), door.take_wanted()), (2, 0));
+        door.met();
+        assert!(door.is_wanting());
+        door.met();
+        door.met();
+        assert!(!door.is_wanting());
+        for _ in 0..1_000 {
+            door.want();
+        }
+        assert_eq!(door.wanted.load(Relaxed), WANTED_MOST);
+        door.forgo();
+        assert!(!door.is_wanting());
     }
 }

@@ -351,17 +351,25 @@ fn micros(time: Duration) -> Micros {
     Micros::try_from(time.as_micros()).unwrap_or(NEVER)
 }
 
+/// Closes connections that wait, for those that another thread turned away. A
+/// thread that has none leaves it to the others.
+fn make_room(thread: &Thread) {
+    let door = &thread.shared.door;
+    if door.is_wanting() && thread.shared.connections() < door.most() as u64 {
+        door.forgo();
+    }
+    while door.is_wanting() && thread.dismiss_one() {
+        door.met();
+    }
+}
+
 fn keep_house(thread: &Thread, beat: &AtomicU64) {
     beat.store(beat.load(Relaxed) + 1, Relaxed);
     thread.log.borrow_mut().flush();
     thread.clock.follow_system();
     let now = thread.clock.now();
     thread.pool.sweep(now);
-    for _ in 0..thread.shared.door.take_wanted() {
-        if !thread.dismiss_one() {
-            break;
-        }
-    }
+    make_room(thread);
     thread.save_memory();
     thread.take_stock();
     let cells = &thread.cells;

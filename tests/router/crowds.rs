@@ -169,7 +169,7 @@ fn an_address_has_as_many_as_it_may_and_others_are_served() {
 fn of_a_balancers_clients_each_has_its_own_count() {
     let router = Router::with(&[
         "edge.max_connections_per_address=1",
-        "edge.trusted_proxies=[\"127.0.0.0/8\"]",
+        "edge.trusted_proxies=[\"127.0.0.0/8\",\"198.51.100.0/24\"]",
     ]);
     let shop = Backend::named("ok");
     router.serve("shop", &[&shop]);
@@ -182,6 +182,11 @@ fn of_a_balancers_clients_each_has_its_own_count() {
     one.answer().expect(200);
     other.answer().expect(200);
     gone(&from("203.0.113.9"));
+    // A trusted proxy behind the balancer has any number.
+    let mut proxied = [(); 3].map(|()| from("198.51.100.7"));
+    for client in &mut proxied {
+        client.answer().expect(200);
+    }
     let closed = router.counted("portico_client_connections_closed_total", "address");
     assert_eq!(closed, 1.0);
     ask(&mut one);

@@ -185,6 +185,29 @@ fn dripped_bodies_and_sipped_answers_end_and_slow_ones_live() {
     assert_eq!(closed, 2.0);
 }
 
+/// Longer than the measure, which is five seconds, twice.
+#[test]
+fn a_request_that_streams_while_its_answer_does_may_say_little() {
+    let router = Router::start();
+    let dialogue = Backend::script(|mut conn| {
+        if conn.head().is_some() {
+            conn.write("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n");
+            conn.until_closed();
+        }
+    });
+    router.serve("dialogue", &[&dialogue]);
+    let mut client = router.client();
+    client.send("POST / HTTP/1.1\r\nHost: dialogue.example\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.head().expect("a head must come").expect(200);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(16) {
+        assert!(!answered(&client) && client.try_send("1\r\nx\r\n"));
+        pause(Duration::from_millis(500));
+    }
+    let closed = router.counted("portico_client_connections_closed_total", "too_slow");
+    assert_eq!(closed, 0.0);
+}
+
 /// Resident memory of a process, KiB.
 fn resident_kib(pid: u32) -> u64 {
     let line = processes::status(pid, "VmRSS");

@@ -67,7 +67,7 @@ pub(super) enum Broke {
     Backend(Code, Option<&'static str>),
     /// The client closed, or took or sent nothing for too long.
     Client(Code),
-    /// It takes its answer, or sends its request, slower than it may; why.
+    /// It takes its answer slower than it may; why.
     TooSlow(&'static str),
     /// The rest of the client's request breaks its framing.
     Malformed(&'static str),
@@ -84,6 +84,7 @@ pub async fn relay<S: Wire>(
     answered: Answered,
 ) -> End {
     ledger.answered(work.response.status);
+    upload.answered();
     if work.response.status == 101 {
         return pipe::upgrade(client, work, ledger, answered).await;
     }
@@ -307,7 +308,7 @@ impl Flow {
                     return Poll::Ready(Err(Broke::Malformed(bad.cause)));
                 }
                 Poll::Ready(Err(Trouble::TooSlow)) => {
-                    return Poll::Ready(Err(Broke::TooSlow("body too slow")));
+                    unreachable!("a body must not be judged once its answer is in")
                 }
                 Poll::Ready(Ok(())) | Poll::Pending => {}
             }

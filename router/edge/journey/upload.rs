@@ -47,6 +47,8 @@ pub struct Upload {
     owed: Option<usize>,
     /// How fast the client sends while it is waited for.
     tempo: Tempo,
+    /// The answer's head is in: the two may talk at any pace.
+    is_answered: bool,
     /// Bytes went to the backend in this attempt.
     pub touched: bool,
 }
@@ -70,7 +72,8 @@ enum Stage {
 pub enum Trouble {
     /// The client went away or broke off.
     ClientGone,
-    /// It sends, but slower than anybody has to wait for.
+    /// It sends, but slower than anybody has to wait for; not once the answer's
+    /// head is in.
     TooSlow,
     /// The body breaks its framing.
     Malformed(Refusal),
@@ -91,6 +94,7 @@ impl Upload {
             stage: Stage::Lead(0),
             owed: work.head.expect_continue.then_some(0),
             tempo: Tempo::default(),
+            is_answered: false,
             touched: false,
         };
         if has_body(work.head.framing) && work.input.len() > work.head_bytes {
@@ -132,6 +136,12 @@ impl Upload {
     /// Payload bytes read from the client.
     pub fn payload_bytes(&self) -> u64 {
         self.body.payload()
+    }
+
+    /// The answer's head is in. From here on the client's pace is between it and
+    /// the app: who streams both ways may say little.
+    pub fn answered(&mut self) {
+        self.is_answered = true;
     }
 
     /// From the start again, to another connection.
@@ -315,7 +325,10 @@ impl Upload {
         match self.chunk.poll_read(cx, &mut client.stream, room) {
             Poll::Ready(Ok(n @ 1..)) => {
                 if self.tempo.is_waiting() {
-                    let rate = thread.shared.settings.edge.clients.min_body_rate;
+                    let rate = match self.is_answered {
+                        false => thread.shared.settings.edge.clients.min_body_rate,
+                        true => 0,
+                    };
                     if self.tempo.moved(thread.clock.now(), n as u64, rate) {
                         return Poll::Ready(Err(Trouble::TooSlow));
                     }
