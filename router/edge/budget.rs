@@ -12,9 +12,9 @@
 //! | [`SPENT`] | new requests are answered with H22 |
 
 use std::cell::Cell;
-use std::fs;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
+use crate::heritage::memory;
 use crate::settings::Clients;
 
 /// Pressure from which on buffers are small.
@@ -80,7 +80,7 @@ impl Budget {
     /// As the settings ask, or a quarter of the memory there is.
     pub fn new(settings: &Clients) -> Budget {
         let bytes = match settings.buffer_bytes {
-            0 => memory_bytes().map_or(UNKNOWN, |there_is| (there_is / 4).max(LEAST)),
+            0 => memory::total_bytes().map_or(UNKNOWN, |there_is| (there_is / 4).max(LEAST)),
             asked => asked,
         };
         Budget { bytes }
@@ -96,23 +96,6 @@ impl Budget {
     pub fn pressure(&self) -> f32 {
         (held_bytes() as f32 / self.bytes as f32).min(1.0)
     }
-}
-
-/// The machine's memory, or what of it the process's control group may have.
-fn memory_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let limits = limits
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
-    Some(limits.fold(kib.saturating_mul(1024), u64::min))
 }
 
 #[cfg(test)]
@@ -142,6 +125,11 @@ mod tests {
     fn unasked_it_is_a_quarter_of_what_there_is() {
         let budget = Budget::new(&Clients::default());
         assert!(budget.bytes() >= LEAST);
-        assert!(budget.bytes() <= memory_bytes().map_or(UNKNOWN, |bytes| bytes / 2));
+        assert!(
+            budget.bytes()
+                <= memory::total_bytes()
+                    .map_or(UNKNOWN, |bytes| bytes / 2)
+                    .max(LEAST)
+        );
     }
 }

@@ -8,7 +8,8 @@
 //! A child works inside the state folder, which it gets as a descriptor: the
 //! folders above may be closed to its user. So every path of a heritage is
 //! relative, and [`crate::settings::absolute`] shows it to people. What a child
-//! gives up before it does anything is in `confine`.
+//! gives up before it does anything is in `confine`; how much memory it finds,
+//! which supervisor and child must see alike, in [`memory`].
 //!
 //! **Invariant**: nothing else is shared between supervisor and child, so
 //! what a child needs to live can be read here whole.
@@ -16,6 +17,7 @@
 mod adopt;
 mod confine;
 mod lifeline;
+pub mod memory;
 mod process;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,6 @@ mod descriptors;
 mod kernel;
 mod last_words;
 mod log_file;
-mod memory;
 mod moment;
 mod origin;
 mod ownership;

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use super::Kernel;
-use crate::heritage::{Footing, Role};
+use crate::heritage::{Footing, Role, memory};
 use crate::supervisor::crash_loop::{Advice, Standing};
-use crate::supervisor::memory;
 use crate::supervisor::moment::Moment;
 use crate::supervisor::post::{Post, Request};
 use crate::supervisor::reload;

@@ -1,5 +1,5 @@
-//! How much memory there is: what the machine has left, what the container
-//! may still take, what a process holds. Reads `/proc` and `/sys/fs/cgroup`;
+//! How much memory there is: what the machine has, and has left, what the
+//! container may take, what a process holds. Reads `/proc` and `/sys/fs/cgroup`;
 //! decides nothing.
 
 use std::fs;
@@ -8,18 +8,32 @@ use std::path::{Component, Path, PathBuf};
 /// Bytes that could be taken without anything being reclaimed that is needed:
 /// the least of what the machine and each control group above us leave.
 /// `None`: the system does not say.
-pub(super) fn available_bytes() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let machine = kibibytes(&meminfo, "MemAvailable:")?;
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let left = group_folders(&groups, Path::new("/sys/fs/cgroup"))
+pub fn available_bytes() -> Option<u64> {
+    let machine = machine_bytes("MemAvailable:")?;
+    let left = our_groups()
         .into_iter()
         .filter_map(|folder| left_in(&folder));
-    Some(left.fold(machine, u64::min))
+    Some(left.min().unwrap_or(u64::MAX).min(machine))
+}
+
+/// Bytes that a process may have: the machine's memory, or the least that a
+/// control group above us allows. `None`: the system does not say.
+pub fn total_bytes() -> Option<u64> {
+    let machine = machine_bytes("MemTotal:")?;
+    Some(least_limit(&our_groups()).unwrap_or(u64::MAX).min(machine))
+}
+
+fn machine_bytes(name: &str) -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn our_groups() -> Vec<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    group_folders(&groups, Path::new("/sys/fs/cgroup"))
 }
 
 /// Bytes of memory a process holds. `None`: there is no such process.
-pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+pub fn resident_bytes(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     kibibytes(&status, "VmRSS:")
 }
@@ -56,13 +70,24 @@ fn group_folders(groups: &str, root: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// A control group's file that has a number, and nothing like `max`.
+fn number_in(folder: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The least of these control groups' limits; `None` if none sets one.
+fn least_limit(folders: &[PathBuf]) -> Option<u64> {
+    let limit = |folder: &PathBuf| {
+        number_in(folder, "memory.max").or_else(|| number_in(folder, "memory.limit_in_bytes"))
+    };
+    folders.iter().filter_map(limit).min()
+}
+
 /// What a control group leaves; `None` if it sets no limit. File pages that
 /// nobody used lately count as free: they go first.
 fn left_in(folder: &Path) -> Option<u64> {
-    let number = |name: &str| -> Option<u64> {
-        let text = fs::read_to_string(folder.join(name)).ok()?;
-        text.trim().parse().ok()
-    };
+    let number = |name: &str| number_in(folder, name);
     let (limit, used, idle) = match number("memory.max") {
         Some(limit) => (limit, number("memory.current")?, "inactive_file"),
         None => (
@@ -87,6 +112,7 @@ mod tests {
     #[test]
     fn this_machine_says() {
         assert!(available_bytes().unwrap() > 1 << 20);
+        assert!(total_bytes().unwrap() > 1 << 20);
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
         assert_eq!(resident_bytes(u32::MAX), None);
     }
@@ -108,6 +134,22 @@ mod tests {
             ["/g/memory/box", "/g/memory"]
         );
         assert!(paths("nonsense").is_empty());
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_above_counts() {
+        let temp = tempfile::tempdir().unwrap();
+        let (unit, slice) = (temp.path().join("a/b"), temp.path().join("a"));
+        fs::create_dir_all(&unit).unwrap();
+        let folders = group_folders("0::/a/b\n", temp.path());
+        assert_eq!(least_limit(&folders), None);
+        fs::write(unit.join("memory.max"), "max\n").unwrap();
+        fs::write(slice.join("memory.max"), "2000\n").unwrap();
+        assert_eq!(least_limit(&folders), Some(2_000));
+        fs::write(unit.join("memory.max"), "1000\n").unwrap();
+        assert_eq!(least_limit(&folders), Some(1_000));
+        fs::write(temp.path().join("memory.limit_in_bytes"), "500\n").unwrap();
+        assert_eq!(least_limit(&folders), Some(500), "the first version's");
     }
 
     #[test]
