@@ -86,7 +86,7 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
                 random: n,
             }));
         }
-        live.load.end(true);
+        live.load.end();
     }
     begun.elapsed().as_nanos() as f64 / REQUESTS as f64
 }

@@ -351,6 +351,7 @@ const NOTHING: Window = Window {
     sum_us: 0,
     length_us: 0,
     was_full: false,
+    awaiting: 0,
     late_us: 0,
 };
 

@@ -123,7 +123,7 @@ impl Router {
                 },
                 random: 0,
             });
-            app.backends[backend].live().load.end(true);
+            app.backends[backend].live().load.end();
         }
     }
 

@@ -168,7 +168,7 @@ enum Stage {
     Awaiting,
     /// In flight.
     Heard,
-    /// Nothing: it waits for its client.
+    /// In flight, and waiting for its client.
     Parked,
 }
 
@@ -217,7 +217,7 @@ impl Checkout {
     pub fn unpark(&self) {
         if self.stage.get() == Stage::Parked {
             self.stage.set(Stage::Awaiting);
-            self.backend().live().load.unpark();
+            self.backend().live().unpark();
         }
     }
 
@@ -251,9 +251,9 @@ impl Drop for Checkout {
     fn drop(&mut self) {
         let load = &self.backend().live().load;
         match self.stage.get() {
-            Stage::Awaiting => load.end(true),
-            Stage::Heard => load.end(false),
-            Stage::Parked => {}
+            Stage::Awaiting => load.end(),
+            Stage::Heard => load.end_heard(),
+            Stage::Parked => load.end_parked(),
         }
         self.app.live().queue.wake_one();
         if self.is_trial {

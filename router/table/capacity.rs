@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::vitals::locked;
 use crate::policy::concurrency::{FIRST, Limiter, Next, Window};
 
-/// Requests in flight below, those that wait for their answer above: one word,
-/// so that a request that begins counts for both at once. Lowered with `SeqCst`,
-/// before [`WaitQueue::wake_one`](crate::policy::admission::WaitQueue::wake_one):
-/// the two together lose no wake-up.
+/// Three counts in one word, so that a request that begins counts for all at once.
+/// Lowered with `SeqCst`, before
+/// [`WaitQueue::wake_one`](crate::policy::admission::WaitQueue::wake_one): the two
+/// together lose no wake-up.
 #[derive(Debug, Default)]
 pub struct Load(AtomicU64);
 
@@ -25,9 +25,14 @@ pub struct Loaded {
     pub in_flight: u32,
     /// Those that wait for the first byte of their answer.
     pub awaiting: u32,
+    /// Those that wait for their client to send the rest of their body.
+    pub parked: u32,
 }
 
-const AWAITING: u64 = 1 << 32;
+const COUNT_BITS: u32 = 21;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
+const AWAITING: u64 = 1 << COUNT_BITS;
+const PARKED: u64 = 1 << (2 * COUNT_BITS);
 
 impl Load {
     /// What it is now.
@@ -46,29 +51,50 @@ impl Load {
         self.0.fetch_sub(AWAITING, Ordering::SeqCst);
     }
 
-    /// A request waits for its client, and is nothing to the backend meanwhile.
+    /// A request that waited for its answer waits for its client.
     pub fn park(&self) {
-        self.0.fetch_sub(AWAITING + 1, Ordering::SeqCst);
+        self.0.fetch_add(PARKED - AWAITING, Ordering::SeqCst);
     }
 
     /// Its client has sent the rest.
     pub fn unpark(&self) {
-        self.0.fetch_add(AWAITING + 1, Ordering::SeqCst);
+        self.0.fetch_sub(PARKED - AWAITING, Ordering::SeqCst);
     }
 
-    /// A request has ended; `awaiting`: before its answer began.
-    pub fn end(&self, awaiting: bool) {
-        let less = if awaiting { AWAITING + 1 } else { 1 };
-        self.0.fetch_sub(less, Ordering::SeqCst);
+    /// A request that waited for its answer has ended.
+    pub fn end(&self) {
+        self.0.fetch_sub(AWAITING + 1, Ordering::SeqCst);
+    }
+
+    /// One whose answer had begun has.
+    pub fn end_heard(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// One whose client had not sent everything has.
+    pub fn end_parked(&self) {
+        self.0.fetch_sub(PARKED + 1, Ordering::SeqCst);
     }
 }
 
 impl Loaded {
     fn of(word: u64) -> Loaded {
+        let count = |at: u32| ((word >> (at * COUNT_BITS)) & COUNT) as u32;
         Loaded {
-            in_flight: word as u32,
-            awaiting: (word >> 32) as u32,
+            in_flight: count(0),
+            awaiting: count(1),
+            parked: count(2),
         }
+    }
+
+    /// Whether there is no room for one more, by what the app allows and what was
+    /// learned. Clients that are slow to send do not take the places of others:
+    /// they have as many of their own.
+    #[inline]
+    pub fn is_full(self, most: u32, limit: u32) -> bool {
+        self.awaiting >= limit
+            || self.in_flight - self.parked >= most
+            || self.in_flight >= most.saturating_mul(2)
     }
 }
 
@@ -106,6 +132,8 @@ pub(super) struct Heard {
     /// From the request's end to the answer's first byte, or to when it was
     /// given up.
     pub took_us: u64,
+    /// Requests that wait for an answer of its backend now.
+    pub awaiting: u32,
     /// Now, by the process's clock.
     pub now_us: u64,
     /// Now, by the wall clock.
@@ -148,11 +176,14 @@ impl Capacity {
     }
 
     /// Requests wait for room. How many more may be sent than before: of one that
-    /// nobody has had an answer of for a while, it is not known how many it can
-    /// have, but that it is slow.
+    /// has all it may and of which nobody has had an answer for a while, it is not
+    /// known how many it can have, but that some take long.
     #[cold]
-    pub fn press(&self, now_us: u64, most: u32) -> u32 {
-        if self.until_us.load(Ordering::Relaxed) != 0 || self.limit() >= most {
+    pub fn press(&self, awaiting: u32, now_us: u64, most: u32) -> u32 {
+        let quiet_us = now_us.saturating_sub(self.until_us.load(Ordering::Relaxed));
+        let heard_lately = || quiet_us < UNANSWERED_US.max(4 * self.base_us());
+        let limit = self.limit();
+        if limit >= most || awaiting < limit || heard_lately() {
             return 0;
         }
         let since_us = self.unanswered_us.load(Ordering::Relaxed);
@@ -190,6 +221,7 @@ impl Capacity {
             sum_us: tally & SUM,
             length_us: heard.now_us.saturating_sub(from_us),
             was_full: self.was_full.load(Ordering::Relaxed),
+            awaiting: heard.awaiting,
             late_us: match self.until_us.load(Ordering::Relaxed) {
                 0 => 0,
                 until_us => heard.now_us.saturating_sub(until_us),
@@ -238,53 +270,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_load_counts_both_at_once() {
+    fn a_load_counts_all_at_once() {
         let load = Load::default();
-        assert_eq!(
-            load.begin(),
-            Loaded {
-                in_flight: 0,
-                awaiting: 0
-            }
-        );
-        assert_eq!(
-            load.begin(),
-            Loaded {
-                in_flight: 1,
-                awaiting: 1
-            }
-        );
+        let read = |in_flight, awaiting, parked| Loaded {
+            in_flight,
+            awaiting,
+            parked,
+        };
+        assert_eq!(load.begin(), read(0, 0, 0));
+        assert_eq!(load.begin(), read(1, 1, 0));
+        load.park();
+        assert_eq!(load.read(), read(2, 1, 1));
+        load.begin();
         load.heard();
-        assert_eq!(
-            load.read(),
-            Loaded {
-                in_flight: 2,
-                awaiting: 1
-            }
-        );
-        load.end(false);
-        load.end(true);
-        assert_eq!(
-            load.read(),
-            Loaded {
-                in_flight: 0,
-                awaiting: 0
-            }
-        );
+        assert_eq!(load.read(), read(3, 1, 1));
+        load.unpark();
+        load.park();
+        load.end_heard();
+        load.end_parked();
+        assert_eq!(load.read(), read(1, 1, 0));
+        load.end();
+        assert_eq!(load.read(), read(0, 0, 0));
+    }
+
+    #[test]
+    fn clients_that_are_slow_to_send_have_as_many_places_of_their_own() {
+        let loaded = |in_flight, awaiting, parked| Loaded {
+            in_flight,
+            awaiting,
+            parked,
+        };
+        assert!(loaded(10, 0, 0).is_full(10, 16));
+        assert!(!loaded(19, 0, 10).is_full(10, 16));
+        assert!(loaded(20, 0, 10).is_full(10, 16));
+        assert!(loaded(20, 0, 20).is_full(10, 16));
+        assert!(loaded(16, 16, 0).is_full(200, 16));
+        assert!(!loaded(200, 0, 0).is_full(u32::MAX, 16));
     }
 
     #[test]
     fn what_answers_nobody_for_long_gets_more_until_it_does() {
         let capacity = Capacity::default();
-        let mut now_us = 1_000;
-        assert_eq!(capacity.press(now_us, 200), 0);
+        let mut now_us = 10 * UNANSWERED_US;
+        assert_eq!(capacity.press(FIRST - 1, now_us, 200), 0, "it has room");
+        assert_eq!(capacity.press(FIRST, now_us, 200), 0);
         now_us += UNANSWERED_US - 1;
-        assert_eq!(capacity.press(now_us, 200), 0);
+        assert_eq!(capacity.press(FIRST, now_us, 200), 0);
         now_us += 1;
-        assert_eq!(capacity.press(now_us, 200), FIRST);
+        assert_eq!(capacity.press(FIRST, now_us, 200), FIRST);
         assert_eq!(capacity.limit(), 2 * FIRST);
-        capacity.until_us.store(1, Ordering::Relaxed);
-        assert_eq!(capacity.press(now_us + 10 * UNANSWERED_US, 200), 0);
+        capacity.until_us.store(now_us, Ordering::Relaxed);
+        now_us += UNANSWERED_US - 1;
+        assert_eq!(capacity.press(2 * FIRST, now_us, 200), 0, "heard of lately");
     }
 
     #[test]
@@ -292,6 +329,7 @@ mod tests {
         let capacity = Capacity::default();
         let heard = |took_us, now_us| Heard {
             took_us,
+            awaiting: 0,
             now_us,
             wall_us: now_us,
         };

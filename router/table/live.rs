@@ -164,8 +164,16 @@ impl BackendLive {
     /// to be able to have.
     #[inline]
     pub(super) fn is_full(&self, most: u32) -> bool {
-        let load = self.load.read();
-        load.in_flight >= most || load.awaiting >= self.capacity.limit()
+        self.load.read().is_full(most, self.capacity.limit())
+    }
+
+    /// A request's client has sent the rest: it waits for its answer again, be
+    /// there room or not.
+    pub fn unpark(&self) {
+        self.load.unpark();
+        if self.load.read().awaiting >= self.capacity.limit() {
+            self.capacity.note_full();
+        }
     }
 
     /// Counts one more request, that waits for its answer, unless there is no
@@ -173,8 +181,8 @@ impl BackendLive {
     pub fn begin(&self, most: u32) -> bool {
         let before = self.load.begin();
         let limit = self.capacity.limit();
-        if before.in_flight >= most || before.awaiting >= limit {
-            self.load.end(true);
+        if before.is_full(most, limit) {
+            self.load.end();
             return false;
         }
         if before.awaiting + 1 >= limit.min(most) {

@@ -38,6 +38,7 @@ mod memory;
 mod pace;
 mod policy;
 mod probed;
+mod room;
 #[cfg(test)]
 mod tests;
 mod vitals;

@@ -19,11 +19,9 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::capacity::Heard;
 use super::{App, AppLive, BackendLive, Probe};
 use crate::feed::messages::{BackendReport, Health as Shown};
 use crate::policy::balance::{self, Ask, Candidate, Candidates, Choice};
-use crate::policy::concurrency::FIRST;
 use crate::policy::health::{self, Health, Host, Outcome, ProbeRules, State, Try, Verdict};
 
 /// What a try told, and who and when.
@@ -225,48 +223,6 @@ impl App {
         self.judge(told, backend)
     }
 
-    /// What an answer, or none, tells of how many requests its backend can have;
-    /// where that is more than was thought, requests that wait are let on.
-    #[inline]
-    fn heard(&self, live: &AppLive, backend: &BackendLive, told: &Told, took_us: u64) {
-        let heard = Heard {
-            took_us,
-            now_us: told.now_us,
-            wall_us: told.wall_us,
-        };
-        for _ in 0..backend.capacity.hear(&heard, self.policy.max_concurrency) {
-            live.queue.wake_one();
-        }
-    }
-
-    /// Requests that its backends might have by the app's own limit, and do not
-    /// get by what was learned: so many more wait in line instead.
-    pub fn withheld(&self) -> u32 {
-        let most = self.policy.max_concurrency;
-        let limits = self.backends.iter().map(|backend| {
-            let live = backend.live.get();
-            live.map_or(FIRST, |live| live.capacity.limit()).min(most)
-        });
-        limits.fold(0, |sum: u32, limit| sum.saturating_add(most - limit))
-    }
-
-    /// A request waits for room.
-    pub fn press(&self, now_us: u64) {
-        let live = self.live();
-        let most = self.policy.max_concurrency;
-        let lives = self.backends.iter().filter_map(|one| one.live.get());
-        let more: u32 = lives.map(|one| one.capacity.press(now_us, most)).sum();
-        for _ in 0..more {
-            live.queue.wake_one();
-        }
-    }
-
-    /// A client gave a try up before it was answered: it took at least so long.
-    pub fn abandoned(&self, told: &Told) {
-        let backend = self.backends[told.index].live();
-        self.heard(self.live(), backend, told, told.waited_us);
-    }
-
     #[cold]
     fn judge(&self, told: &Told, backend: &BackendLive) -> Option<Verdict> {
         let live = self.live();
@@ -422,6 +378,10 @@ impl Candidates for App {
     #[inline]
     fn in_flight(&self, index: usize) -> u32 {
         self.backends[index].in_flight()
+    }
+
+    fn is_held_back(&self, index: usize) -> bool {
+        self.in_flight(index) < self.policy.max_concurrency
     }
 
     #[inline]

@@ -134,3 +134,93 @@ fn answers_that_go_on_take_no_part_of_what_is_learned() {
     }
     drop(open);
 }
+
+/// A body that comes a moment after its head is no slow client's: what the app
+/// allows a backend holds for it.
+#[test]
+fn bodies_that_come_after_their_heads_do_not_pass_the_limit_by() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    let router = Router::start();
+    let (now, peak) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = peak.clone();
+    let one = Backend::app(move |_| {
+        seen.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+        pause(Duration::from_millis(10));
+        now.fetch_sub(1, SeqCst);
+        answer_ok("done")
+    });
+    router.serve_with("shop", &json!({ "max_concurrency": 4 }), &[&one]);
+    let mut clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = router.client();
+            client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 4\r\n\r\n");
+            client
+        })
+        .collect();
+    pause(Duration::from_millis(20));
+    for client in &mut clients {
+        client.send("body");
+    }
+    for client in &mut clients {
+        client.answer().expect(200);
+    }
+    let peak = peak.load(SeqCst);
+    assert!(peak <= 6, "{peak} at once");
+}
+
+/// Clients that are slow to send take no places of others, and a drain waits for
+/// them.
+#[test]
+fn a_slow_upload_keeps_nobody_out_and_is_in_flight_to_its_end() {
+    let router = Router::start();
+    let echo = Backend::echo();
+    router.serve_with("shop", &json!({ "max_concurrency": 2 }), &[&echo]);
+    let mut slow: Vec<_> = (0..2)
+        .map(|_| {
+            let mut client = router.client();
+            client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 4\r\n\r\nb");
+            client
+        })
+        .collect();
+    router.get("shop", "/").expect(200);
+    let in_flight = || router.backend("shop", "web.1")["in_flight"].as_u64();
+    eventually("both uploads are in flight", || {
+        (in_flight() == Some(2)).then_some(())
+    });
+    for client in &mut slow {
+        client.send("ody");
+        assert_eq!(client.answer().expect(200).text(), "body");
+    }
+}
+
+/// Requests that are long before their first byte fill what was learned; others
+/// are not kept out by that.
+#[test]
+fn long_polls_of_an_app_that_was_quick_keep_nobody_out() {
+    let router = Router::start();
+    let mixed = Backend::app(|request| {
+        if request.target.starts_with("/poll") {
+            pause(Duration::from_secs(8));
+        }
+        answer_ok("done")
+    });
+    router.serve("shop", &[&mixed]);
+    router.get("shop", "/").expect(200);
+    let polls: Vec<_> = (0..40)
+        .map(|number| {
+            let mut client = router.client();
+            client.send(get("shop", &format!("/poll/{number}")));
+            client
+        })
+        .collect();
+    let began = Instant::now();
+    let mut quick = router.client();
+    quick.send(get("shop", "/quick"));
+    quick.answer().expect(200);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(polls);
+}

@@ -365,7 +365,7 @@ impl World {
             app,
             backend,
         } = self.streaming.remove(stream).expect("it must be under way");
-        app.backends[backend].live().load.end(false);
+        app.backends[backend].live().load.end_heard();
         self.routers[router].live.queue.wake_one();
     }
 

@@ -307,14 +307,14 @@ impl World {
         let router = self.request_of(id).router;
         let attempt = self.attempts.remove(id).expect("it must be under way");
         attempt.app.forsake(attempt.backend, attempt.chosen_us);
-        attempt.app.backends[attempt.backend].live().load.end(true);
+        attempt.app.backends[attempt.backend].live().load.end();
         self.routers[router].live.queue.wake_one();
     }
 
     pub(super) fn release(&mut self, router: usize, index: usize) {
         let router = &self.routers[router];
         let live = router.app.backends[index].live();
-        live.load.end(true);
+        live.load.end();
         router.live.queue.wake_one();
     }
 

@@ -34,13 +34,14 @@ impl World {
     pub(super) fn join(&mut self, id: Id, wait: Wait) -> bool {
         let router = self.router_of(id);
         let backends = self.routers[router].app.backends.len() as u32;
+        let withheld = self.routers[router].app.withheld();
         let places = match wait {
-            Wait::Room => 50 * backends,
+            Wait::Room => 50 * backends + withheld,
             Wait::Boot(_) => HELD.max(50 * backends),
         };
         let known = &mut self.routers[router];
         let joined = known.live.queue.join(&Joining {
-            limit: places + known.app.withheld(),
+            limit: places,
             now_us: self.engine.now_us(),
             pace: known.app.pace(),
             held: wait != Wait::Room,
@@ -48,7 +49,9 @@ impl World {
         let Ok(place) = joined else {
             return false;
         };
-        known.app.press(self.engine.now_us());
+        if wait == Wait::Room {
+            known.app.press(self.engine.now_us());
+        }
         known.waiting.push(Waiting {
             request: id,
             place,

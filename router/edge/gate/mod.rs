@@ -54,6 +54,9 @@ const AWAKE_PERCENT: u64 = 2;
 const CONNECTION: u64 = 2 * REQUEST;
 /// Passing on so many bytes costs one unit.
 const BYTES_A_UNIT: u64 = 512;
+/// No end of an answer costs more than a hundred requests: a pipe that was open for
+/// days is no reason for its app to stand for minutes.
+const MOST_CHARGED: u64 = 100 * REQUEST;
 /// What is smaller comes with the request.
 const FREE_BYTES: u64 = 16 * 1024;
 
@@ -154,7 +157,7 @@ impl Gate {
     #[inline]
     pub fn charge(&self, bytes: u64, key: impl FnOnce() -> Key) {
         if bytes > FREE_BYTES && self.is_shut() {
-            let cost = bytes / BYTES_A_UNIT;
+            let cost = (bytes / BYTES_A_UNIT).min(MOST_CHARGED);
             self.inner.borrow_mut().queue.charge(key(), cost);
         }
     }

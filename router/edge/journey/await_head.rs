@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 
@@ -44,7 +45,10 @@ pub(super) async fn await_head<S: Wire>(
     current: &mut Try,
 ) -> Result<(), Halt> {
     ex.work.answer_scan = Scan::default();
-    let mut wait = Wait { armed: false };
+    let mut wait = Wait {
+        armed: false,
+        idle_at: NEVER,
+    };
     loop {
         match poll_fn(|cx| wait.poll(cx, ex, current)).await? {
             Turn::Head => return Ok(()),
@@ -59,9 +63,15 @@ pub(super) async fn await_head<S: Wire>(
     }
 }
 
+/// A client that has not sent the rest of its request for so long is slow: its
+/// backend is not what is waited for.
+const SLOW_CLIENT: Duration = Duration::from_millis(200);
+
 struct Wait {
     /// The deadline is set for the present state.
     armed: bool,
+    /// When the client, or the backend, has been idle for too long.
+    idle_at: Micros,
 }
 
 impl Wait {
@@ -73,10 +83,38 @@ impl Wait {
         }
         self.armed = true;
         let at = match current.sent_at {
-            None => after(ex.now(), ex.app.policy.idle_timeout).min(ex.expires_at),
+            None => {
+                let now = ex.now();
+                self.idle_at = after(now, ex.app.policy.idle_timeout).min(ex.expires_at);
+                self.idle_at.min(after(now, SLOW_CLIENT))
+            }
             Some(sent_at) => Due::of(ex, current, sent_at).next(),
         };
         ex.client.deadline.set(at);
+    }
+
+    /// The request is with its backend: from now on it is waited for.
+    fn sent_whole<S: Wire>(&mut self, ex: &mut Exchange<'_, S>, current: &mut Try) {
+        current.checkout.unpark();
+        let now = ex.now();
+        current.sent_at = Some(now);
+        let hedge_us = ex.app.hedge_after_us();
+        current.look_at = hedge_us.map_or(NEVER, |us| now.saturating_add(us));
+        ex.ledger.sent_at = Some(now);
+        self.armed = false;
+    }
+
+    /// The client was looked at before it is idle for too long: others need not
+    /// wait for it.
+    fn look_at_client<S: Wire>(&self, ex: &Exchange<'_, S>, current: &Try) -> bool {
+        let is_early = current.sent_at.is_none() && ex.now() < self.idle_at;
+        if is_early {
+            if !ex.upload.awaits_backend() {
+                current.checkout.park();
+            }
+            ex.client.deadline.set(self.idle_at);
+        }
+        is_early
     }
 
     fn poll<S: Wire>(
@@ -113,18 +151,11 @@ impl Wait {
                 }
             }
         }
-        if current.sent_at.is_none() && !ex.upload.is_over() && !ex.upload.awaits_backend() {
-            // It is the client that is waited for.
-            current.checkout.park();
+        if current.sent_at.is_none() && ex.upload.awaits_backend() {
+            current.checkout.unpark();
         }
         if ex.upload.is_over() && current.sent_at.is_none() {
-            current.checkout.unpark();
-            let now = ex.now();
-            current.sent_at = Some(now);
-            let hedge_us = ex.app.hedge_after_us();
-            current.look_at = hedge_us.map_or(NEVER, |us| now.saturating_add(us));
-            ex.ledger.sent_at = Some(now);
-            self.armed = false;
+            self.sent_whole(ex, current);
         }
         if let Poll::Ready(turn) = poll_answer(cx, ex, &mut current.stream) {
             let turn = turn.and_then(|turn| switched(turn, ex.work, ex.upload));
@@ -148,6 +179,9 @@ impl Wait {
         }
         self.arm(ex, current, progress);
         while ex.client.deadline.poll(cx).is_ready() {
+            if self.look_at_client(ex, current) {
+                continue;
+            }
             if let Some(halt) = lapsed(ex, current) {
                 return Poll::Ready(Err(halt));
             }

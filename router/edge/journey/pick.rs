@@ -227,12 +227,14 @@ impl Wait {
     /// Places in the line for it.
     fn places<S: Wire>(self, ex: &Exchange<'_, S>) -> u32 {
         let backends = u32::try_from(ex.app.backends.len()).unwrap_or(u32::MAX / 50);
-        let places = match (ex.app.policy.queue, self) {
-            (Some(places), _) => places,
-            (None, Wait::Room) => 50 * backends,
-            (None, Wait::Boot(_)) => HELD.max(50 * backends),
-        };
-        places.saturating_add(ex.app.withheld())
+        let places = ex.app.policy.queue;
+        match self {
+            Wait::Room => {
+                let places = places.unwrap_or(50 * backends);
+                places.saturating_add(ex.app.withheld())
+            }
+            Wait::Boot(_) => places.unwrap_or(HELD.max(50 * backends)),
+        }
     }
 
     /// When waiting for it since `since` is over.
@@ -258,6 +260,36 @@ impl Wait {
             Err(Unserved::Failed(_)) if is_boot => Counter::HeldTimedOut,
             Err(Unserved::Failed(_)) => Counter::QueueTimedOut,
         }
+    }
+}
+
+/// How often one that waits for room has a look at what makes it wait.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is waited for, and until when.
+struct Patience {
+    what: Wait,
+    until: Micros,
+}
+
+impl Patience {
+    fn new<S: Wire>(ex: &Exchange<'_, S>, what: Wait, now: Micros) -> Self {
+        let until = what.until(ex, now);
+        let patience = Patience { what, until };
+        patience.look(ex, now);
+        patience
+    }
+
+    /// Where nobody was answered for a while, more may be sent than was thought.
+    fn look<S: Wire>(&self, ex: &Exchange<'_, S>, now: Micros) {
+        let next = match self.what {
+            Wait::Room => {
+                ex.app.press(now);
+                self.until.min(after(now, LOOK))
+            }
+            Wait::Boot(_) => self.until,
+        };
+        ex.client.deadline.set(next);
     }
 }
 
@@ -310,11 +342,9 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
             return Err(Failed::Answer(Code::H11));
         }
     };
-    ex.app.press(since);
     ex.client.thread.cells.up(Gauge::Queued);
-    ex.client.deadline.set(wait.until(ex, since));
-    let mut what = wait;
-    let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut what)).await;
+    let mut patience = Patience::new(ex, wait, since);
+    let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut patience)).await;
     if waited.is_ok() {
         place.served(ex.now(), &ex.app.pace());
     }
@@ -331,7 +361,7 @@ fn poll_wait<S: Wire>(
     cx: &mut Context<'_>,
     ex: &mut Exchange<'_, S>,
     place: &mut Waiter<'_>,
-    what: &mut Wait,
+    patience: &mut Patience,
 ) -> Poll<Result<Checkout, Unserved>> {
     loop {
         // Asked again in the line too: room made before joining it woke nobody.
@@ -341,11 +371,9 @@ fn poll_wait<S: Wire>(
         }
         match choose(ex, ex.now(), false) {
             Found::Backend(checkout) => return Poll::Ready(Ok(checkout)),
-            Found::Full if *what != Wait::Room => {
+            Found::Full if patience.what != Wait::Room => {
                 // One came up, and others were before us.
-                *what = Wait::Room;
-                let until = what.until(ex, ex.now());
-                ex.client.deadline.set(until);
+                *patience = Patience::new(ex, Wait::Room, ex.now());
             }
             Found::None if ex.app.backends.is_empty() && !waits_for_first(&ex.app) => {
                 return Poll::Ready(Err(Failed::Answer(Code::H14).into()));
@@ -368,11 +396,16 @@ fn poll_wait<S: Wire>(
     if ex.client.poll_forced(cx).is_ready() {
         return Poll::Ready(Err(Failed::Forced.into()));
     }
-    ex.client.deadline.poll(cx).map(|()| {
-        if ex.now() >= ex.expires_at {
-            return Err(Failed::Answer(Code::H12).into());
+    while ex.client.deadline.poll(cx).is_ready() {
+        let now = ex.now();
+        if now >= ex.expires_at {
+            return Poll::Ready(Err(Failed::Answer(Code::H12).into()));
         }
-        ex.tries.held = *what != Wait::Room;
-        Err(Failed::Answer(Code::H11).into())
-    })
+        if now >= patience.until {
+            ex.tries.held = patience.what != Wait::Room;
+            return Poll::Ready(Err(Failed::Answer(Code::H11).into()));
+        }
+        patience.look(ex, now);
+    }
+    Poll::Pending
 }

@@ -51,6 +51,7 @@ const NOTHING: Window = Window {
     sum_us: 0,
     length_us: 0,
     was_full: false,
+    awaiting: 0,
     late_us: 0,
 };
 
@@ -248,6 +249,7 @@ fn a_router_that_stood_still_learns_nothing_from_it() {
         sum_us: 40 * mean_us,
         length_us: 50_000,
         was_full: true,
+        awaiting: 0,
         late_us,
     };
     for second in 1..=20 {

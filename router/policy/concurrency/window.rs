@@ -24,6 +24,8 @@ pub struct Window {
     pub length_us: u64,
     /// Whether the backend had as many requests as it may at some moment.
     pub was_full: bool,
+    /// Requests that wait for an answer now.
+    pub awaiting: u32,
     /// How long ago it was to end, microseconds.
     pub late_us: u64,
 }
@@ -33,9 +35,11 @@ impl Window {
         self.sum_us as f64 / f64::from(self.answers.max(1))
     }
 
-    /// Requests it had at once, on average (Little).
+    /// Requests it had at once, on average (Little), or has now: of those that
+    /// take long most are not answered yet.
     pub(super) fn load(&self) -> f64 {
-        self.sum_us as f64 / self.length_us.max(1) as f64
+        let on_average = self.sum_us as f64 / self.length_us.max(1) as f64;
+        on_average.max(f64::from(self.awaiting))
     }
 }
 
