@@ -339,6 +339,11 @@ impl Registry {
             return;
         }
         let lost = lost.to_vec();
+        // They hold at once: the writer may come to them after the first edge.
+        let holding = lost
+            .iter()
+            .map(|record| (record.name.clone(), record.clone()));
+        self.limits.store(holding.collect());
         let run: Run = Box::new(move |staging| {
             for record in &lost {
                 // Taken in before, they are within every bound.

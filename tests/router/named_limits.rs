@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::router::request;
-use crate::harness::{Backend, Client, Router, eventually, processes, within};
+use crate::harness::{Backend, Client, Router, eventually, pause, processes, within};
 
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\n{headers}\r\n")
@@ -123,10 +123,19 @@ fn a_concurrency_is_given_back_however_a_request_ends() {
             (router.get("shop", "/free").status == 200).then_some(())
         });
     };
+    let asked = || backend.requests().len();
+    // The one before may still be inside for a moment: until the backend has it.
     let hold = |path: &str, headers: &str| {
-        let mut client = router.client();
-        client.send(get(path, headers));
-        client
+        eventually("the backend has it", || {
+            let (before, mut client) = (asked(), router.client());
+            client.send(get(path, headers));
+            let mut waits = 0..100;
+            let is_held = waits.any(|_| {
+                pause(Duration::from_millis(5));
+                asked() > before
+            });
+            is_held.then_some(client)
+        })
     };
     // A client that closes, one that resets.
     let (first, second) = (hold("/held", ""), hold("/held", ""));
@@ -303,8 +312,8 @@ fn limits_survive_restarts_and_hold_without_control() {
             .exists()
             .then_some(())
     });
-    processes::signal(control, rustix::process::Signal::STOP);
     let edge = router.process("edge");
+    processes::signal(control, rustix::process::Signal::STOP);
     processes::signal(edge, rustix::process::Signal::KILL);
     held(&router);
     processes::signal(control, rustix::process::Signal::CONT);
