@@ -18,8 +18,7 @@
 //! so that backends of about the same speed keep to their weights exactly, and
 //! one far slower than the others gets little.
 //!
-//! Backends are used class by class, the next only if none before has room by the
-//! app's own limit:
+//! Backends are used class by class, the next only if none before has room:
 //!
 //! | class | who |
 //! |---|---|
@@ -73,12 +72,6 @@ pub trait Candidates {
 
     /// Whether it has as many as it may have.
     fn is_full(&self, index: usize) -> bool;
-
-    /// Whether one that is full is so by what was learned of it alone: it has
-    /// room again in a moment.
-    fn is_held_back(&self, _index: usize) -> bool {
-        false
-    }
 
     /// Whether all are known to be settled: then no state is read.
     fn is_settled(&self) -> bool;
@@ -178,8 +171,6 @@ pub fn choose(pool: &impl Candidates, rules: &Rules, ask: &Ask<'_>) -> Choice {
         };
         match chosen {
             Some(index) => return Choice::Backend(index),
-            // Sooner a moment's wait than one who may be gone.
-            None if among.is_held_back() => return Choice::AllFull,
             None => is_full = true,
         }
     }

@@ -98,9 +98,10 @@ impl Loaded {
     }
 }
 
-/// A backend that lets requests wait for so long before its very first answer is
-/// slow rather than full: it gets more.
-const UNANSWERED_US: u64 = 100_000;
+/// A backend that has answered nobody for so long has requests that take long, or
+/// is slow: it gets more. Longer than what many routers that begin at once make
+/// each other wait for.
+const UNANSWERED_US: u64 = 1_000_000;
 
 /// Answers in the upper bits of a tally, the sum of their times in the lower.
 const SUM_BITS: u32 = 44;
@@ -187,19 +188,16 @@ impl Capacity {
             return 0;
         }
         let since_us = self.unanswered_us.load(Ordering::Relaxed);
-        if since_us != 0 && now_us.saturating_sub(since_us) < UNANSWERED_US {
+        let was_ever_heard = self.until_us.load(Ordering::Relaxed) != 0;
+        let is_due = since_us != 0 && now_us.saturating_sub(since_us) >= UNANSWERED_US;
+        if since_us != 0 && !is_due {
             return 0;
         }
-        let word = &self.unanswered_us;
+        let (word, now_us) = (&self.unanswered_us, now_us.max(1));
         let is_first = word
-            .compare_exchange(
-                since_us,
-                now_us.max(1),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            )
+            .compare_exchange(since_us, now_us, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok();
-        if since_us == 0 || !is_first {
+        if !is_first || !(is_due || was_ever_heard) {
             return 0;
         }
         let before = self.limit();

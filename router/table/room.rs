@@ -66,9 +66,6 @@ impl App {
     /// A client gave a try up before it was answered: it took at least so long.
     pub fn abandoned(&self, told: &Told) {
         let backend = self.backends[told.index].live();
-        // Less than an answer takes says nothing.
-        if told.waited_us >= backend.capacity.base_us() {
-            self.heard(self.live(), backend, told, told.waited_us);
-        }
+        self.heard(self.live(), backend, told, told.waited_us);
     }
 }

@@ -380,10 +380,6 @@ impl Candidates for App {
         self.backends[index].in_flight()
     }
 
-    fn is_held_back(&self, index: usize) -> bool {
-        self.in_flight(index) < self.policy.max_concurrency
-    }
-
     #[inline]
     fn is_full(&self, index: usize) -> bool {
         let most = self.policy.max_concurrency;

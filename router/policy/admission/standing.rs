@@ -29,7 +29,8 @@
 /// below the least: so deep a line only evens out what comes.
 const TARGET_HALVES: u64 = 3;
 const LEAST_TARGET_US: u64 = 20_000;
-const MOST_TARGET_US: u64 = 1_000_000;
+/// And never above the most: an app may be slow because everybody waits for it.
+const MOST_TARGET_US: u64 = 200_000;
 /// The least interval: a burst that is over by then was none of ours.
 const LEAST_INTERVAL_US: u64 = 60_000;
 /// A line that so many more asked to join than left, or half as many as were in it,

@@ -34,13 +34,6 @@ impl<'v, P: Candidates> Among<'v, P> {
         }
     }
 
-    /// Whether one of them is full only by what was learned.
-    #[cold]
-    pub(super) fn is_held_back(&self) -> bool {
-        let pool = self.view.pool;
-        (0..pool.len()).any(|index| self.share(index) > 0 && pool.is_held_back(index))
-    }
-
     /// The cheaper of two drawn by share, or whoever has room; `None`: nobody.
     /// `total` is the sum of shares as of a moment ago, above 0.
     pub(super) fn draw_two(&self, total: u64, random: u64) -> Option<usize> {

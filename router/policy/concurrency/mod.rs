@@ -84,7 +84,8 @@ const LONGEST_WINDOWS: u64 = 6;
 const NO_MATTER_US: f64 = 5_000.0;
 
 /// A window that is looked at so much later than it was to end, or twice what an
-/// answer takes if that is longer, says nothing: the router stood still.
+/// answer takes if that is longer, though answers came thick and fast in it, says
+/// nothing: the router stood still.
 const STALL_US: u64 = 100_000;
 
 /// One answer counts for at most so many times what an undisturbed one takes.
@@ -173,7 +174,7 @@ impl Limiter {
     /// what the app allows, above 0.
     pub fn step(&mut self, window: &Window, now_us: u64, wall_us: u64, most: u32) -> Next {
         let mean_us = window.mean_us();
-        if window.late_us > STALL_US.max(2 * self.base_us as u64) {
+        if window.is_late_by(STALL_US.max(2 * self.base_us as u64)) {
             // What comes with it says nothing either.
             self.spread.forget();
             let after_us = self.undisturbed_us() as u64;

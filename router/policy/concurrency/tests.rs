@@ -247,7 +247,7 @@ fn a_router_that_stood_still_learns_nothing_from_it() {
     let window = |mean_us: u64, late_us| Window {
         answers: 40,
         sum_us: 40 * mean_us,
-        length_us: 50_000,
+        length_us: 50_000 + late_us,
         was_full: true,
         awaiting: 0,
         late_us,

@@ -35,6 +35,13 @@ impl Window {
         self.sum_us as f64 / f64::from(self.answers.max(1))
     }
 
+    /// Whether it is looked at so late, and ten times as late as answers were apart.
+    pub(super) fn is_late_by(&self, late_us: u64) -> bool {
+        let on_time_us = self.length_us.saturating_sub(self.late_us);
+        let apart_us = on_time_us / u64::from(self.answers.max(1));
+        self.late_us > late_us && self.late_us > 10 * apart_us
+    }
+
     /// Requests it had at once, on average (Little), or has now: of those that
     /// take long most are not answered yet.
     pub(super) fn load(&self) -> f64 {
