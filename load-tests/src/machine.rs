@@ -4,6 +4,7 @@
 use std::fs;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -112,6 +113,9 @@ pub fn raise_file_limit_to(wanted: u64) -> Result<u64> {
 /// Makes the calling thread a precise one: pinned if asked, woken when it asked
 /// to be (by default the kernel may round sleeps up by 50 µs), and as nice to
 /// others as is said; less nice than usual (below 0) where that is allowed (root).
+///
+/// Under a real-time policy niceness means nothing, and of equals each has up to
+/// 100 ms before the next: who is to be nice leaves it ([`leave_realtime`]).
 pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
     if let Some(core) = core {
         let mut cores = CpuSet::new();
@@ -119,6 +123,9 @@ pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
         sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))?;
     }
     set_current_timer_slack(NonZeroU64::new(1))?;
+    if nice > 0 && is_realtime() {
+        return leave_realtime();
+    }
     if nice != 0 {
         // Of the calling thread alone, as Linux has it.
         let settled = rustix::process::nice(nice).context("being nice");
@@ -126,6 +133,22 @@ pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
             settled?;
         }
     }
+    Ok(())
+}
+
+/// What still is before whatever else the machine does, outside a real-time policy.
+const BEFORE_OTHERS: i32 = -15;
+
+/// Has the calling thread go last of those that `chrt` put before all others, and
+/// before these: it computes all the time and is never waited for.
+fn leave_realtime() -> Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let ended = Command::new("chrt")
+        .args(["--batch", "--pid", "0", &thread])
+        .status()
+        .context("chrt")?;
+    ensure!(ended.success(), "chrt: {ended}");
+    rustix::process::nice(BEFORE_OTHERS).context("being less nice")?;
     Ok(())
 }
 
