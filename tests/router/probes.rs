@@ -309,3 +309,81 @@ fn probes_go_on_when_control_is_gone_and_when_the_edge_is_new() {
     one.does_to_probes(Conduct::Answers(500, ""));
     router.wait_health("shop", "web.1", &["ejected"]);
 }
+
+/// `portico limit`, done when every edge goes by it.
+#[track_caller]
+fn limit(router: &Router, arguments: &[&str]) {
+    let output = router.run(&[&["limit", "probes", "--wait"], arguments].concat());
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {wrong}");
+}
+
+#[test]
+fn a_limit_of_zero_stops_probes_until_it_is_lifted() {
+    let router = Router::start();
+    let (one, two) = (Instance::start("one"), Instance::start("two"));
+    router.pool("shop", &probing(&json!({})), &[&one, &two]);
+    wait_probes(&one, 3);
+    limit(&router, &["0"]);
+    no_more_probes(&one);
+    no_more_probes(&two);
+    // Those are counted that were put off, and say nothing of their backend.
+    eventually("it is counted", || {
+        let refused = router.counted("portico_limit_refused_total", "limit=\"probes\"");
+        (refused >= 4.0).then_some(())
+    });
+    assert_eq!(router.health("shop", "web.1"), "healthy");
+    // That one that crashed is back is found all the same.
+    one.crash();
+    eventually("a request finds that it is gone", || {
+        router.get("shop", "/").expect(200);
+        (router.health("shop", "web.1") == "ejected").then_some(())
+    });
+    one.restart();
+    router.wait_health("shop", "web.1", &["healthy"]);
+    no_more_probes(&one);
+    // An edge that starts meanwhile makes none either.
+    let edge = router.process("edge");
+    crate::harness::processes::signal(edge, rustix::process::Signal::KILL);
+    eventually("another edge serves", || {
+        (router.process("edge") != edge).then_some(())
+    });
+    router.wait_ready();
+    router.get("shop", "/").expect(200);
+    no_more_probes(&two);
+    limit(&router, &["--delete"]);
+    wait_probes(&one, 3);
+    wait_probes(&two, 3);
+}
+
+#[test]
+fn a_limit_bounds_the_rate_of_all_probes_together() {
+    let router = Router::with(&["edge.threads=4"]);
+    let pool = ["one", "two", "three"].map(Instance::start);
+    router.pool(
+        "shop",
+        &probing(&json!({})),
+        &[&pool[0], &pool[1], &pool[2]],
+    );
+    pool.iter().for_each(|instance| wait_probes(instance, 2));
+    limit(&router, &["300/m", "--burst", "1"]);
+    let began = Instant::now();
+    let probes = || -> usize { pool.iter().map(|one| one.probes().len()).sum() };
+    let before = probes();
+    eventually("they go on", || {
+        let made = probes() - before;
+        // Each may have had one under way.
+        let most = began.elapsed().as_secs_f64() * 5.0 + 1.0 + pool.len() as f64;
+        assert!(made as f64 <= most, "{made} in {:?}", began.elapsed());
+        (made >= 20).then_some(())
+    });
+    // None is left out for good.
+    pool.iter().for_each(|instance| wait_probes(instance, 1));
+    limit(&router, &["--delete"]);
+    let (lifted, before) = (Instant::now(), probes());
+    eventually("all are probed as often as before", || {
+        let made = (probes() - before) as f64;
+        let unlimited = lifted.elapsed().as_secs_f64() * 10.0;
+        (made >= 30.0 && made > unlimited).then_some(())
+    });
+}
