@@ -77,6 +77,11 @@ pub fn request(host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
 }
 
+/// The same, the last on its connection.
+pub fn last_request(host: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
 /// Connects, with a deadline on everything that follows.
 pub fn connect(address: SocketAddr) -> Result<TcpStream> {
     let limit = Duration::from_secs(5);

@@ -2,7 +2,8 @@
 //!
 //! Leaner than the client, because beside it the backends need their share of
 //! the same core: bytes made once, a thousand connections, on each up to eight
-//! requests written ahead of their answers. At a stated rate it is an open loop:
+//! requests written ahead of their answers, or one, where each is to have a
+//! connection of its own. At a stated rate it is an open loop:
 //! requests become due at fixed times, and those that find every connection full
 //! count as offered and not taken, for they wait in front of the edge. Without a
 //! rate every connection is kept full. Gives way to whatever else is on its core.
@@ -24,8 +25,8 @@ use crate::http_client::Framing;
 use crate::machine;
 
 const CONNECTIONS: usize = 1_000;
-/// Requests written ahead on a connection.
-const AHEAD: usize = 8;
+/// Requests written ahead on a connection that is kept.
+pub const AHEAD: usize = 8;
 /// Requests due within this are sent together, µs.
 const TICK_US: u64 = 500;
 /// How far it gives way to others: what `nice` takes.
@@ -38,6 +39,8 @@ pub struct Flow {
     pub address: SocketAddr,
     /// Every request's bytes.
     pub request: Vec<u8>,
+    /// How many are written ahead on a connection.
+    pub ahead: usize,
     /// Requests due per second; `None`: as many as are answered.
     pub rate: Option<f64>,
     /// For how long.
@@ -95,7 +98,7 @@ impl<'a> Flood<'a> {
     pub fn new(flow: &'a Flow) -> Result<Self> {
         let mut flood = Self {
             flow,
-            requests: flow.request.repeat(AHEAD),
+            requests: flow.request.repeat(flow.ahead),
             poll: epoll::create(CreateFlags::CLOEXEC)?,
             lanes: Vec::with_capacity(CONNECTIONS),
             opened: 0,
@@ -125,7 +128,7 @@ impl<'a> Flood<'a> {
             }
             let due = match self.flow.rate {
                 Some(rate) => (elapsed_us as f64 * rate / 1e6) as u64 - self.outcome.offered,
-                None => (CONNECTIONS * AHEAD) as u64,
+                None => (CONNECTIONS * self.flow.ahead) as u64,
             };
             let sent = self.send(usize::try_from(due)?, &mut next_lane)?;
             self.outcome.sent += sent;
@@ -146,7 +149,8 @@ impl<'a> Flood<'a> {
     fn send(&mut self, due: usize, next_lane: &mut usize) -> Result<u64> {
         let mut left = due;
         // A few on each rather than all on one: the load of many clients.
-        let each = due.div_ceil(CONNECTIONS).clamp(1, AHEAD);
+        let ahead = self.flow.ahead;
+        let each = due.div_ceil(CONNECTIONS).clamp(1, ahead);
         for _ in 0..CONNECTIONS {
             if left == 0 {
                 break;
@@ -154,7 +158,7 @@ impl<'a> Flood<'a> {
             let slot = *next_lane;
             *next_lane = (slot + 1) % CONNECTIONS;
             let lane = &mut self.lanes[slot];
-            let count = each.min(AHEAD - lane.in_flight).min(left);
+            let count = each.min(ahead - lane.in_flight).min(left);
             if count == 0 {
                 continue;
             }
@@ -274,6 +278,7 @@ mod tests {
         let flow = Flow {
             address,
             request: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+            ahead: AHEAD,
             rate: Some(2_000.0),
             ms: 500,
             core: None,

@@ -14,7 +14,7 @@ use super::Bench;
 use super::client::Load;
 use super::figures::{self, BACKENDS, Found, Tally, percent, quantile_ms};
 use super::fleet::{BACKEND_RATE, Fleet, SERVICE_MS, SLOTS};
-use super::flood::{Flood, Flow, Outcome};
+use super::flood::{AHEAD, Flood, Flow, Outcome};
 use super::overload::{DEADLINE_US, HEAD_START_US, pause_until, play};
 use super::shape::Shape;
 use super::subject::{NOISY, QUIET, Started, Subject};
@@ -30,6 +30,10 @@ pub const CASES: &[(&str, &str)] = &[
     (
         "edge",
         "noisy at twice what the edge can do, one core, one thread",
+    ),
+    (
+        "edge-fresh",
+        "the same, and every request on a connection of its own, the quiet app's too",
     ),
 ];
 
@@ -52,7 +56,8 @@ const MAXIMUM_MS: u64 = 3_000;
 pub fn run(bench: &Bench, subject: Subject, case: &str, found: &mut Found) -> Result<()> {
     let folder = bench.run_folder()?;
     match case {
-        "edge" => edge(bench, subject, folder.path(), found)?,
+        "edge" => edge(bench, subject, folder.path(), true, found)?,
+        "edge-fresh" => edge(bench, subject, folder.path(), false, found)?,
         _ => backends(bench, subject, folder.path(), case == "shared", found)?,
     }
     bench.keep_if_asked(folder);
@@ -77,7 +82,8 @@ fn backends(
         place.limit = SLOTS - 1;
     }
     let mut proxy = subject.start(&place)?;
-    alone(&proxy, None, found)?;
+    let load = quiet_load(&proxy, ALONE_MS, None);
+    alone(&load, found)?;
     let beside = quiet_load(&proxy, NOISY_BEFORE_MS + BESIDE_MS, None);
     let capacity = BACKEND_RATE * BACKENDS as f64;
     let load = Load {
@@ -117,8 +123,15 @@ fn backends(
     Ok(())
 }
 
-/// The edge is the bottleneck: it has a core and a thread, the rest the other core.
-fn edge(bench: &Bench, subject: Subject, folder: &Path, found: &mut Found) -> Result<()> {
+/// The edge is the bottleneck: it has a core and a thread, the rest the other
+/// core. Connections are kept, or each has one request.
+fn edge(
+    bench: &Bench,
+    subject: Subject,
+    folder: &Path,
+    kept: bool,
+    found: &mut Found,
+) -> Result<()> {
     let (proxy_core, load_core) = machine::pinned_cores()?;
     let mut noisy = Fleet::start("noisy", BACKENDS + 1, 0, folder, Some(load_core))?;
     let mut quiet = Fleet::start("quiet", QUIET_BACKENDS, SERVICE_MS, folder, Some(load_core))?;
@@ -129,10 +142,19 @@ fn edge(bench: &Bench, subject: Subject, folder: &Path, found: &mut Found) -> Re
     // Nothing is known of the noisy app's backends that an expert could bound.
     place.limit = 1_000;
     let mut proxy = subject.start(&place)?;
-    alone(&proxy, Some(load_core), found)?;
+    let request = match kept {
+        true => http_client::request,
+        false => http_client::last_request,
+    };
+    let quiet_load = |ms| Load {
+        request: request(QUIET, "/").into_bytes(),
+        ..quiet_load(&proxy, ms, Some(load_core))
+    };
+    alone(&quiet_load(ALONE_MS), found)?;
     let flow = Flow {
         address: proxy.address,
-        request: http_client::request(NOISY, "/").into_bytes(),
+        request: request(NOISY, "/").into_bytes(),
+        ahead: if kept { AHEAD } else { 1 },
         rate: None,
         ms: MAXIMUM_MS,
         core: Some(load_core),
@@ -144,7 +166,7 @@ fn edge(bench: &Bench, subject: Subject, folder: &Path, found: &mut Found) -> Re
     let maximum = most.per_second(most.answered);
     found.put("edge_maximum", maximum);
     interrupt::pause(Duration::from_secs(1))?; // what the flood left behind
-    let beside = quiet_load(&proxy, NOISY_BEFORE_MS + BESIDE_MS, Some(load_core));
+    let beside = quiet_load(NOISY_BEFORE_MS + BESIDE_MS);
     let mut exchanges = Vec::new();
     let flow = Flow {
         rate: Some(EDGE_MULTIPLE * maximum),
@@ -189,10 +211,9 @@ fn put_edge(found: &mut Found, outcome: &Outcome, tally: &Tally) {
 }
 
 /// The quiet app without a neighbour.
-fn alone(proxy: &Started, core: Option<usize>, found: &mut Found) -> Result<()> {
-    let load = quiet_load(proxy, ALONE_MS, core);
-    let exchanges = play(&load, || Ok(()))?;
-    let tally = measured(&load, &exchanges);
+fn alone(load: &Load, found: &mut Found) -> Result<()> {
+    let exchanges = play(load, || Ok(()))?;
+    let tally = measured(load, &exchanges);
     found.put("alone_p99_ms", quantile_ms(&tally.answered_us, 0.99));
     Ok(())
 }
