@@ -28,9 +28,6 @@ use crate::observe::Counter;
 /// How long accepting rests when the process has no descriptor to spare.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Connections accepted in one go by a thread that has more to do than it can.
-const AT_ONCE: u32 = 32;
-
 /// Connections that are taken from the backlog by an edge that leaves: clients
 /// that come faster than they are taken would otherwise keep it.
 const LAST_TAKEN: u32 = 4_096;
@@ -95,7 +92,7 @@ pub async fn accept(listening: Listening, listener: TcpListener) {
                     relieve(thread, &listener).await;
                 }
                 at_once += 1;
-                if at_once >= AT_ONCE && thread.gate.is_shut() {
+                if thread.gate.is_shut() && at_once >= thread.gate.accepts() {
                     // Those that are open have a turn between.
                     at_once = 0;
                     tokio::task::yield_now().await;

@@ -308,25 +308,23 @@ pub fn run(index: usize, shared: &Arc<Shared>, listeners: Vec<TcpListener>, log:
 async fn live(thread: &Rc<Thread>, listeners: Vec<TcpListener>) {
     tokio::task::spawn_local(thread.clock.clone().drive());
     tokio::task::spawn_local(gate::keep(Rc::clone(thread)));
+    tokio::task::spawn_local(gate::watch(Rc::clone(thread)));
     for listener in listeners {
         tokio::task::spawn_local(listener::accept(thread.listening(), listener));
     }
     let beat = &thread.shared.beats[thread.index];
     let mut orders = thread.shared.duty.orders();
     let clock = &thread.clock;
-    let (mut look_at, mut house_at) = (clock.now(), clock.now());
+    let mut house_at = clock.now();
     loop {
         let forced_at = thread.stand().filter(|stand| !stand.is_forced);
         let forced_at = forced_at.map_or(NEVER, |stand| stand.timetable.forced_from());
         tokio::select! {
-            () = clock.sleep_until(look_at) => {
-                let pause = thread.gate.look(thread, look_at, TICK);
-                let now = clock.recent();
-                look_at = now + micros(pause);
-                if now >= house_at {
-                    house_at = now + micros(TICK);
-                    keep_house(thread, beat);
-                }
+            () = clock.sleep_until(house_at) => {
+                let now = clock.now();
+                house_at = now + micros(TICK);
+                thread.gate.rouse(now);
+                keep_house(thread, beat);
             }
             () = thread.deserted.notified() => {}
             () = thread.clock.sleep_until(forced_at), if forced_at != NEVER => {

@@ -98,6 +98,13 @@ const MOST: u32 = 512;
 /// Where a round had time for more.
 const STEP: u32 = 4;
 
+/// Connections accepted to each request of a round.
+const ACCEPTED_EACH: u32 = 2;
+/// Between two rounds, at least.
+const LEAST_ACCEPTED: u32 = 32;
+/// At most: taking them up takes about as long as a round.
+const MOST_ACCEPTED: u32 = 128;
+
 /// How many are served in a round: more while rounds are short, fewer at once
 /// where one was long, since what it served was dearer than thought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +120,13 @@ impl Pace {
     /// Those to be served in the next round.
     pub fn most(self) -> u32 {
         self.0
+    }
+
+    /// Connections to be accepted between two rounds. The system has one line for
+    /// all that come, whoever's they are; so they are taken from it faster than
+    /// requests are served, and wait in their app's.
+    pub fn accepted(self) -> u32 {
+        (ACCEPTED_EACH * self.0).clamp(LEAST_ACCEPTED, MOST_ACCEPTED)
     }
 
     /// A round took so long.
@@ -207,6 +221,20 @@ mod tests {
             .expect("it must end some time")
             * 10;
         assert_eq!(calm_ms, 500);
+    }
+
+    #[test]
+    fn more_is_accepted_than_served_and_no_more_than_a_round_takes() {
+        let mut pace = Pace::default();
+        for round_us in [0, 2 * ROUND_US] {
+            for _ in 0..500 {
+                pace.took(round_us);
+                let (served, accepted) = (pace.most(), pace.accepted());
+                assert!(accepted <= MOST_ACCEPTED);
+                assert!(accepted > served || accepted == MOST_ACCEPTED);
+            }
+        }
+        assert_eq!((pace.most(), pace.accepted()), (LEAST, LEAST_ACCEPTED));
     }
 
     #[test]

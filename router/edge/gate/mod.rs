@@ -13,6 +13,10 @@
 //!          └─▶ shut: its app's line ──▶ a round: its turn, or refused (H22)
 //! ```
 //!
+//! How late the thread is, a task of its own finds out, which waits in the
+//! thread's queue as requests do. (What the runtime was started with does not: it
+//! is looked at after some sixty others, and is on time while a thousand wait.)
+//!
 //! The rounds pace themselves. The task that serves them goes to the end of the
 //! thread's queue like any other: it comes back when everything that was ready
 //! has been looked at, what it let pass before included. So the queue of the
@@ -31,9 +35,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
 
 use self::episode::Episode;
 pub use self::episode::Episodes;
@@ -46,7 +50,7 @@ use crate::settings::Shed;
 use crate::table::App;
 
 /// How often a thread that has anything to do looks how late it is.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK_US: Micros = 10_000;
 /// A thread that is less busy than this is looked at when its house is kept.
 const AWAKE_PERCENT: u64 = 2;
 
@@ -57,6 +61,10 @@ const BYTES_A_UNIT: u64 = 512;
 /// No end of an answer costs more than a hundred requests: a pipe that was open for
 /// days is no reason for its app to stand for minutes.
 const MOST_CHARGED: u64 = 100 * REQUEST;
+/// A request that its app's own line turned away after its turn here is of use to
+/// nobody, and its client asks again at once: of apps that want more than there
+/// is, one that cannot use it is not to have as much as another.
+const IN_VAIN: u64 = 3 * REQUEST;
 /// What is smaller comes with the request.
 const FREE_BYTES: u64 = 16 * 1024;
 
@@ -72,6 +80,10 @@ pub fn line_of(app: Option<&Arc<App>>) -> Key {
 #[derive(Default)]
 pub struct Gate {
     is_shut: Cell<bool>,
+    /// Nobody looks how the thread does until it is roused.
+    rests: Cell<bool>,
+    roused: Notify,
+    roused_at: Cell<Micros>,
     inner: RefCell<Inner>,
 }
 
@@ -153,11 +165,21 @@ impl Gate {
         Some(InLine { gate: self, place })
     }
 
-    /// What a request of this line cost beyond itself, by the bytes passed on.
+    /// Connections that are accepted in one go while it is shut.
+    pub fn accepts(&self) -> u32 {
+        self.inner.borrow().pace.accepted()
+    }
+
+    /// What a request of this line cost beyond itself: by the bytes passed on, and
+    /// by its having been `in_vain`.
     #[inline]
-    pub fn charge(&self, bytes: u64, key: impl FnOnce() -> Key) {
-        if bytes > FREE_BYTES && self.is_shut() {
-            let cost = (bytes / BYTES_A_UNIT).min(MOST_CHARGED);
+    pub fn charge(&self, bytes: u64, in_vain: bool, key: impl FnOnce() -> Key) {
+        if (bytes > FREE_BYTES || in_vain) && self.is_shut() {
+            let cost = if in_vain {
+                IN_VAIN
+            } else {
+                (bytes / BYTES_A_UNIT).min(MOST_CHARGED)
+            };
             self.inner.borrow_mut().queue.charge(key(), cost);
         }
     }
@@ -174,9 +196,17 @@ impl Gate {
         inner.episode.refused(app.map(|app| &app.name));
     }
 
-    /// Looks how the thread does; `due`: when that was to be. Returns how long it
-    /// may be left alone now.
-    pub fn look(&self, thread: &Thread, due: Micros, idle: Duration) -> Duration {
+    /// Has the thread looked after, unless it is.
+    pub fn rouse(&self, now: Micros) {
+        if self.rests.replace(false) {
+            self.roused_at.set(now);
+            self.roused.notify_one();
+        }
+    }
+
+    /// Looks how the thread does; `due`: when that was to be. Whether it is to be
+    /// looked at again soon.
+    fn look(&self, thread: &Thread, due: Micros) -> bool {
         let inner = &mut *self.inner.borrow_mut();
         let reading = Reading::now(thread.clock.now());
         let measure = Measure {
@@ -193,10 +223,7 @@ impl Gate {
             inner.turn_to(thread, is_shut, &measure);
             self.is_shut.set(is_shut);
         }
-        match measure.is_busy(AWAKE_PERCENT) {
-            true => LOOK,
-            false => idle,
-        }
+        measure.is_busy(AWAKE_PERCENT)
     }
 
     /// Serves a round; whether somebody still waits. `took_us`: since the last
@@ -278,6 +305,20 @@ impl Drop for InLine<'_> {
         let mut inner = self.gate.inner.borrow_mut();
         inner.told[self.place.index()] = Told::Nothing(None);
         inner.queue.leave(self.place);
+    }
+}
+
+/// Looks how the thread does, for as long as it lives.
+pub async fn watch(thread: Rc<Thread>) {
+    let (gate, clock) = (&thread.gate, &thread.clock);
+    loop {
+        gate.rests.set(true);
+        gate.roused.notified().await;
+        let mut due = gate.roused_at.get();
+        while gate.look(&thread, due) {
+            due = clock.recent() + LOOK_US;
+            clock.sleep_until(due).await;
+        }
     }
 }
 

@@ -204,7 +204,9 @@ impl Ledger {
                 total_us,
             );
         }
-        self.thread.gate.charge(self.bytes, || self.line_of());
+        let in_vain = self.code == Some(Code::H11);
+        let gate = &self.thread.gate;
+        gate.charge(self.bytes, in_vain, || self.line_of());
         let mut log = self.thread.log.borrow_mut();
         if !log.enabled() {
             return;
