@@ -18,18 +18,18 @@ use super::budget::{self, Budget, FRUGAL};
 /// small answer whole.
 pub const SMALL_BYTES: usize = 16 * 1024;
 
-/// What bytes that wait for others are kept in, if there are few: nearly every
-/// request's head.
-pub const PARKED_BYTES: usize = 2 * 1024;
+/// What bytes that wait for others are kept in, if there are few: the smallest
+/// of these that leaves [`PARKED_ROOM`].
+const PARKED_BYTES: [usize; 4] = [512, 2 * 1024, 4 * 1024, 8 * 1024];
 
 /// Room that parking leaves, for what comes meanwhile.
-const PARKED_ROOM: usize = 256;
+pub const PARKED_ROOM: usize = 256;
 
 /// What a body in full flow is relayed with.
 pub const LARGE_BYTES: usize = 128 * 1024;
 
 /// Idle buffers kept by a thread, of each size.
-const KEPT_PARKED: usize = 1024;
+const KEPT_PARKED: usize = 256;
 const KEPT_SMALL: usize = 512;
 const KEPT_LARGE: usize = 32;
 /// Of the smaller sizes, while memory is to be saved; none is of the large one.
@@ -181,7 +181,7 @@ impl Drop for Buffer {
 pub struct Buffers {
     budget: Budget,
     is_frugal: Cell<bool>,
-    parked: RefCell<Vec<Buffer>>,
+    parked: [RefCell<Vec<Buffer>>; PARKED_BYTES.len()],
     small: RefCell<Vec<Buffer>>,
     large: RefCell<Vec<Buffer>>,
 }
@@ -199,7 +199,9 @@ impl Buffers {
     pub fn save(&self, is_frugal: bool) {
         self.is_frugal.set(is_frugal);
         if is_frugal {
-            self.parked.borrow_mut().truncate(KEPT_FRUGAL);
+            for parked in &self.parked {
+                parked.borrow_mut().truncate(KEPT_FRUGAL);
+            }
             self.small.borrow_mut().truncate(KEPT_FRUGAL);
             self.large.borrow_mut().clear();
         }
@@ -229,14 +231,19 @@ impl Buffers {
     /// few bytes all but room for these.
     #[inline]
     pub fn park(&self, buffer: &mut Buffer) {
-        if buffer.capacity() <= PARKED_BYTES {
+        if buffer.is_empty() {
+            if buffer.capacity() > 0 {
+                self.put(std::mem::take(buffer));
+            }
             return;
         }
-        if buffer.is_empty() {
-            self.put(std::mem::take(buffer));
-        } else if buffer.len() <= PARKED_BYTES - PARKED_ROOM {
-            let parked = self.parked.borrow_mut().pop();
-            let mut parked = parked.unwrap_or_else(|| Buffer::with_room(PARKED_BYTES));
+        let needed = buffer.len() + PARKED_ROOM;
+        let Some(size) = PARKED_BYTES.iter().position(|bytes| *bytes >= needed) else {
+            return;
+        };
+        if PARKED_BYTES[size] < buffer.capacity() {
+            let parked = self.parked[size].borrow_mut().pop();
+            let mut parked = parked.unwrap_or_else(|| Buffer::with_room(PARKED_BYTES[size]));
             parked.extend(buffer.data());
             self.put(std::mem::replace(buffer, parked));
         }
@@ -254,7 +261,10 @@ impl Buffers {
 
     /// Bytes of those that wait for their next taker.
     pub fn idle_bytes(&self) -> usize {
-        self.parked.borrow().len() * PARKED_BYTES
+        let parked = self.parked.iter().zip(PARKED_BYTES);
+        parked
+            .map(|(idle, bytes)| idle.borrow().len() * bytes)
+            .sum::<usize>()
             + self.small.borrow().len() * SMALL_BYTES
             + self.large.borrow().len() * LARGE_BYTES
     }
@@ -263,10 +273,12 @@ impl Buffers {
     pub fn put(&self, mut buffer: Buffer) {
         buffer.clear();
         let (stack, kept) = match buffer.capacity() {
-            PARKED_BYTES => (&self.parked, KEPT_PARKED),
             SMALL_BYTES => (&self.small, KEPT_SMALL),
             LARGE_BYTES => (&self.large, KEPT_LARGE),
-            _ => return,
+            bytes => match PARKED_BYTES.iter().position(|parked| *parked == bytes) {
+                Some(size) => (&self.parked[size], KEPT_PARKED),
+                None => return,
+            },
         };
         let kept = match self.is_frugal.get() {
             false => kept,
@@ -308,10 +320,7 @@ mod tests {
         buffer.extend(b"xxGET /");
         buffer.consume(2);
         buffers.park(&mut buffer);
-        assert_eq!(
-            (buffer.data(), buffer.capacity()),
-            (&b"GET /"[..], PARKED_BYTES)
-        );
+        assert_eq!((buffer.data(), buffer.capacity()), (&b"GET /"[..], 512));
         assert_eq!(buffers.small.borrow().len(), 1);
         buffers.unpark(&mut buffer);
         assert_eq!(
@@ -321,11 +330,28 @@ mod tests {
         buffer.consume(5);
         buffers.park(&mut buffer);
         assert_eq!(buffer.capacity(), 0);
-        assert_eq!(buffers.parked.borrow().len(), 1);
-        let mut full = buffers.small();
-        full.extend(&[7; PARKED_BYTES]);
-        buffers.park(&mut full);
-        assert_eq!(full.capacity(), SMALL_BYTES);
+        assert_eq!(buffers.parked[0].borrow().len(), 1);
+    }
+
+    #[test]
+    fn the_more_there_is_the_larger_what_it_is_kept_in() {
+        let buffers = Buffers::default();
+        for (held, kept_in) in [
+            (256, 512),
+            (257, 2_048),
+            (2_048, 4_096),
+            (7_936, 8_192),
+            (7_937, SMALL_BYTES),
+        ] {
+            let mut buffer = buffers.small();
+            let bytes = vec![7; held];
+            buffer.extend(&bytes);
+            buffers.park(&mut buffer);
+            assert_eq!((buffer.data(), buffer.capacity()), (&bytes[..], kept_in));
+            // It would not become smaller.
+            buffers.park(&mut buffer);
+            assert_eq!(buffer.capacity(), kept_in);
+        }
     }
 
     #[test]

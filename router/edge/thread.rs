@@ -79,6 +79,8 @@ pub struct Thread {
     connections: Cell<usize>,
     /// What a connection's task takes.
     task_bytes: Cell<usize>,
+    /// What those take besides that have had a request.
+    talk_bytes: Cell<usize>,
     /// Listeners that are accepted from.
     listeners: Cell<usize>,
     /// Told when the last connection or listener is gone.
@@ -106,6 +108,7 @@ impl Thread {
             places: Cell::new(Place { index: 0, of: 0 }),
             connections: Cell::new(0),
             task_bytes: Cell::new(0),
+            talk_bytes: Cell::new(0),
             listeners: Cell::new(0),
             deserted: Notify::new(),
         })
@@ -156,6 +159,7 @@ impl Thread {
         self.cells.up(Gauge::ConnectionsOpen);
         Open {
             thread: Rc::clone(self),
+            talk_bytes: Cell::new(0),
             _pass: pass,
         }
     }
@@ -208,7 +212,8 @@ impl Thread {
         let each = self.task_bytes.get() + REGISTRATION_BYTES;
         let say = |part: &AtomicU64, bytes: usize| part.store(bytes as u64, Relaxed);
         say(&held.buffers, self.buffers.idle_bytes());
-        say(&held.connections, self.connections.get() * each);
+        let connections = self.connections.get() * each + self.talk_bytes.get();
+        say(&held.connections, connections);
         say(&held.pool, self.pool.bytes());
         say(&held.log, self.log.borrow().held_bytes());
     }
@@ -252,6 +257,7 @@ impl Thread {
 /// An open client connection, counted.
 pub struct Open {
     thread: Rc<Thread>,
+    talk_bytes: Cell<usize>,
     _pass: Option<Pass>,
 }
 
@@ -260,10 +266,17 @@ impl Open {
     pub fn thread(&self) -> &Rc<Thread> {
         &self.thread
     }
+
+    /// Its requests take so many bytes besides its task.
+    pub fn talks(&self, bytes: usize) {
+        let all = &self.thread.talk_bytes;
+        all.set(all.get() - self.talk_bytes.replace(bytes) + bytes);
+    }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.talks(0);
         let thread = &self.thread;
         thread.connections.set(thread.connections.get() - 1);
         thread.cells.down(Gauge::ConnectionsOpen);

@@ -1,9 +1,9 @@
 //! A client's connection between and around requests.
 //!
 //! Owns the waiting (keepalive idle, first head), the reading of heads within
-//! their deadline, writes of small answers, the lingering close that lets a
-//! last answer arrive, and the connection's own moments while its edge leaves.
-//! Holds no buffer while it waits.
+//! their deadline, writes of small answers, and the connection's own moments
+//! while its edge leaves. Holds no buffer while it waits, and of a head that is
+//! not whole little more than its bytes.
 
 use std::future::poll_fn;
 use std::io;
@@ -39,12 +39,14 @@ const TAKEN: Duration = Duration::from_secs(10);
 /// within this.
 const UNTOLD: Duration = Duration::from_millis(100);
 
-/// A lingering close reads and discards at most this long, this much.
-const LINGER: Duration = Duration::from_secs(2);
-/// One of an idle connection, whose client may have sent at that very moment:
-/// it then reads an end, and not a reset that would take it for a failure.
-const IDLE_LINGER: Duration = Duration::from_millis(500);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// A head up to this long is read from its start each time there is more of it.
+const REREAD_BYTES: usize = 2 * 1024;
+
+/// What a client is told whose head did not come in time.
+const LATE: Refusal = Refusal {
+    status: 408,
+    cause: "head not in time",
+};
 
 /// A byte stream to a client.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin {
@@ -130,7 +132,7 @@ enum Lapsed {
 /// Why there is no head.
 pub enum Unread {
     /// It breaks the grammar or a limit, or was too slow: answered and closed.
-    Refused(Refusal),
+    Refused(Box<Work>, Refusal),
     /// The client went away.
     Gone(Counter),
 }
@@ -363,45 +365,70 @@ impl<S: Wire> Client<S> {
             .map(|()| Ready::Closed(Counter::ClosedIdle))
     }
 
-    /// Reads and parses a head into `work`; its first bytes are there.
-    pub async fn read_head(&mut self, work: &mut Work) -> Result<(), Unread> {
-        work.scan = Scan::default();
+    /// Reads and parses a head, whose first bytes are in `input`: it goes with
+    /// it.
+    pub async fn read_head(&mut self, input: &mut Buffer) -> Result<Box<Work>, Unread> {
+        let mut begun = None;
         loop {
-            match request::parse_request(
-                work.input.data(),
-                &mut work.scan,
-                &Limits::REQUEST,
-                &mut work.head,
-            ) {
-                Ok(Some(bytes)) => {
-                    work.head_bytes = bytes;
-                    if std::mem::take(&mut self.head_due) > 0 {
-                        self.await_no_more();
-                    }
-                    return Ok(());
-                }
-                Ok(None) => {}
-                Err(refusal) => return Err(Unread::Refused(refusal)),
+            if let Some(work) = self.parse(input, &mut begun)? {
+                return Ok(work);
             }
             self.begin_head();
-            self.thread.buffers.unpark(&mut work.input);
-            if work.input.room() == 0 {
-                work.input.compact();
-                if work.input.room() == 0 {
-                    work.input.grow(work.input.capacity() * 2);
+            self.thread.buffers.unpark(input);
+            if input.room() == 0 {
+                input.compact();
+                if input.room() == 0 {
+                    input.grow(input.capacity() * 2);
                 }
             }
-            match self.read_more(&mut work.input).await {
+            match self.read_more(input).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Unread::Gone(Counter::ClosedClientAborted)),
                 Err(Lapsed::Forced) => return Err(Unread::Gone(Counter::ClosedForced)),
                 Err(Lapsed::Dismissed) => return Err(Unread::Gone(Counter::ClosedEvicted)),
                 Err(Lapsed::Late) => {
-                    return Err(Unread::Refused(Refusal {
-                        status: 408,
-                        cause: "head not in time",
-                    }));
+                    let mut work = begun.unwrap_or_else(|| self.thread.take_work());
+                    work.input = std::mem::take(input);
+                    return Err(Unread::Refused(work, LATE));
                 }
+            }
+        }
+    }
+
+    /// The head, if it is whole. What is known of a longer one that is not stays
+    /// in `begun`; a short one is read anew when there is more of it, which
+    /// costs less than keeping a working set for each of thousands that drip.
+    fn parse(
+        &mut self,
+        input: &mut Buffer,
+        begun: &mut Option<Box<Work>>,
+    ) -> Result<Option<Box<Work>>, Unread> {
+        let mut work = begun.take().unwrap_or_else(|| {
+            let mut work = self.thread.take_work();
+            work.scan = Scan::default();
+            work
+        });
+        let (scan, head) = (&mut work.scan, &mut work.head);
+        match request::parse_request(input.data(), scan, &Limits::REQUEST, head) {
+            Ok(Some(bytes)) => {
+                work.head_bytes = bytes;
+                work.input = std::mem::take(input);
+                if std::mem::take(&mut self.head_due) > 0 {
+                    self.await_no_more();
+                }
+                Ok(Some(work))
+            }
+            Ok(None) if input.len() > REREAD_BYTES => {
+                *begun = Some(work);
+                Ok(None)
+            }
+            Ok(None) => {
+                self.thread.put_work(work);
+                Ok(None)
+            }
+            Err(refusal) => {
+                work.input = std::mem::take(input);
+                Err(Unread::Refused(work, refusal))
             }
         }
     }
@@ -441,39 +468,5 @@ impl<S: Wire> Client<S> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-
-    /// Closes our side and reads on for a moment: a close with bytes unread
-    /// would reset the connection and could destroy the answer on its way
-    /// (RFC 9112, section 9.6).
-    pub async fn linger(&mut self) {
-        self.linger_for(LINGER).await;
-    }
-
-    /// The same for an idle connection that the router closes.
-    pub async fn linger_idle(&mut self) {
-        self.linger_for(IDLE_LINGER).await;
-    }
-
-    async fn linger_for(&mut self, time: Duration) {
-        self.deadline.set_after(self.thread.clock.now(), time);
-        let mut discarded = 0;
-        let mut buffer = self.thread.buffers.small();
-        poll_fn(|cx| {
-            if Pin::new(&mut self.stream).poll_shutdown(cx).is_pending() {
-                return self.deadline.poll(cx);
-            }
-            loop {
-                buffer.clear();
-                let room = buffer.room();
-                match buffer.poll_read(cx, &mut self.stream, room) {
-                    Poll::Ready(Ok(n @ 1..)) if discarded < LINGER_BYTES => discarded += n,
-                    Poll::Ready(_) => return Poll::Ready(()),
-                    Poll::Pending => return self.deadline.poll(cx),
-                }
-            }
-        })
-        .await;
-        self.thread.buffers.put(buffer);
     }
 }

@@ -66,9 +66,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A request whose first bytes are there.
-    pub fn begin(thread: &Rc<Thread>) -> Self {
-        let began = thread.clock.now();
+    /// A request whose head is read; its first bytes were there at `began`.
+    pub fn begin(thread: &Rc<Thread>, began: Micros) -> Self {
         thread.cells.up(Gauge::InFlight);
         Ledger {
             thread: Rc::clone(thread),

@@ -14,7 +14,7 @@
 //!
 //! | file | step |
 //! |---|---|
-//! | [`client`] | a client connection: waiting, reading heads, lingering close |
+//! | [`client`] | a client connection: waiting, reading heads |
 //! | [`limit`] | the named limits that are for it |
 //! | [`turn`] | its app's turn, where the thread has more to do than it can |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
@@ -27,6 +27,7 @@
 //! | [`drain`] | how the client takes it |
 //! | [`splice`] | large bodies past our memory |
 //! | [`pipe`] | an upgraded connection: bytes both ways |
+//! | [`parting`] | the end of a connection |
 //! | [`ledger`] | what is counted and logged of a request |
 //!
 //! **Invariant**: a request is answered once, or its client's connection is cut
@@ -41,6 +42,7 @@ mod judge;
 mod ledger;
 mod limit;
 mod open;
+mod parting;
 mod pick;
 mod pipe;
 mod relay;
@@ -49,16 +51,18 @@ mod turn;
 mod upload;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use self::client::{Client, Ready};
+use self::attempt::Failed;
+use self::client::{Client, Ready, Unread};
 use self::exchange::Exchange;
 use self::ledger::Ledger;
+use self::parting::Parting;
 use self::upload::Upload;
 use super::answers::{Answer, wants_json};
 use super::budget::SPENT;
 use super::buffer::{Buffer, Buffers, SMALL_BYTES};
+use super::clock::Micros;
 use super::http1::head::{Framing, Version};
 use super::http1::request::{Refusal, RequestHead};
 use super::http1::request_writer::{self, Forwarding};
@@ -117,62 +121,107 @@ enum End {
     Cut(Counter),
 }
 
+/// A request whose head was read.
+struct Asked {
+    work: Box<Work>,
+    /// When its first bytes were there.
+    began: Micros,
+}
+
 /// Serves a client connection until it closes.
-pub async fn serve<S: Wire>(open: Open, stream: S, peer: SocketAddr, local: SocketAddr) {
-    let thread = Rc::clone(open.thread());
-    let mut client = Client::new(&thread, stream, peer, local);
-    let mut carried = Buffer::default();
-    let reason = loop {
-        match client.wait(&mut carried).await {
-            Ready::Request => {}
-            Ready::Closed(reason) => break reason,
-            Ready::Dismissed(reason) => {
-                client.linger_idle().await;
-                break reason;
+///
+/// What a request needs beyond its head is boxed, and made once there is one:
+/// of the connections that never get so far there may be thousands.
+pub fn serve<S: Wire>(
+    open: Open,
+    stream: S,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> impl Future<Output = ()> {
+    let mut client = Client::new(open.thread(), stream, peer, local);
+    async move {
+        let mut carried = Buffer::default();
+        let parting = match next(&mut client, &mut carried).await {
+            Ok(first) => {
+                let talk = Box::pin(serve_all(&mut client, &mut carried, first));
+                open.talks(size_of_val(&*talk));
+                talk.await
             }
+            Err(parting) => parting,
+        };
+        open.talks(0);
+        open.thread().buffers.put(std::mem::take(&mut carried));
+        let reason = parting.part(&mut client).await;
+        client.await_no_more();
+        open.thread().cells.inc(reason);
+    }
+}
+
+/// Serves all requests of a connection.
+async fn serve_all<S: Wire>(client: &mut Client<S>, carried: &mut Buffer, first: Asked) -> Parting {
+    let mut asked = first;
+    loop {
+        let end = request(client, &mut asked).await;
+        let mut work = asked.work;
+        if end == End::KeepAlive && !work.input.is_empty() {
+            *carried = std::mem::take(&mut work.input);
         }
-        if let Err(reason) = client.unwrap_proxy(&mut carried).await {
-            break reason;
+        client.thread.put_work(work);
+        if let Some(parting) = Parting::after(end) {
+            return parting;
         }
+        client.served += 1;
+        asked = match next(client, carried).await {
+            Ok(next) => next,
+            Err(parting) => return parting,
+        };
+    }
+}
+
+/// Waits for the next request and reads its head.
+async fn next<S: Wire>(client: &mut Client<S>, carried: &mut Buffer) -> Result<Asked, Parting> {
+    loop {
+        match client.wait(carried).await {
+            Ready::Request => {}
+            Ready::Closed(reason) => return Err(Parting::Now(reason)),
+            Ready::Dismissed(reason) => return Err(Parting::Dismissed(reason)),
+        }
+        client.unwrap_proxy(carried).await.map_err(Parting::Now)?;
         if carried.is_empty() {
             // A header of the balancer's, and no request behind it yet.
             continue;
         }
-        let mut work = thread.take_work();
-        work.input = std::mem::take(&mut carried);
-        let end = request(&mut client, &mut work).await;
-        if end == End::KeepAlive && !work.input.is_empty() {
-            carried = std::mem::take(&mut work.input);
-        }
-        thread.put_work(work);
-        match end {
-            End::KeepAlive => client.served += 1,
-            End::Close(reason) => {
-                client.linger().await;
-                break reason;
+        let began = client.thread.clock.now();
+        return match client.read_head(carried).await {
+            Ok(work) => Ok(Asked { work, began }),
+            Err(Unread::Refused(work, refusal)) => {
+                let asked = Asked { work, began };
+                let reason = Box::pin(turn_down(client, asked, refusal)).await;
+                Err(Parting::Answered(reason))
             }
-            End::Cut(reason) => {
-                client.stream.reset_on_close();
-                break reason;
-            }
-        }
-    };
-    client.await_no_more();
-    thread.buffers.put(carried);
-    thread.cells.inc(reason);
+            // Nothing of a request arrived whole: there is nothing to log. One
+            // that makes room for others does so at once.
+            Err(Unread::Gone(reason @ Counter::ClosedEvicted)) => Err(Parting::Cut(reason)),
+            Err(Unread::Gone(reason)) => Err(Parting::Answered(reason)),
+        };
+    }
+}
+
+/// Answers what has no proper head.
+async fn turn_down<S: Wire>(client: &mut Client<S>, asked: Asked, refusal: Refusal) -> Counter {
+    let Asked { mut work, began } = asked;
+    let mut ledger = Ledger::begin(&client.thread, began);
+    let reason = refuse(client, &mut work, &mut ledger, refusal).await;
+    ledger.close(client, &work);
+    client.thread.put_work(work);
+    reason
 }
 
 /// One request, from its head to its log line.
-async fn request<S: Wire>(client: &mut Client<S>, work: &mut Work) -> End {
-    let mut ledger = Ledger::begin(&client.thread);
-    let end = match client.read_head(work).await {
-        Ok(()) => exchange(client, work, &mut ledger).await,
-        Err(client::Unread::Refused(refusal)) => refuse(client, work, &mut ledger, refusal).await,
-        // Nothing of a request arrived whole: there is nothing to log. One that
-        // makes room for others does so at once.
-        Err(client::Unread::Gone(reason @ Counter::ClosedEvicted)) => return End::Cut(reason),
-        Err(client::Unread::Gone(reason)) => return End::Close(reason),
-    };
+async fn request<S: Wire>(client: &mut Client<S>, asked: &mut Asked) -> End {
+    let mut ledger = Ledger::begin(&client.thread, asked.began);
+    let work = &mut *asked.work;
+    let end = exchange(client, work, &mut ledger).await;
     ledger.close(client, work);
     let used = work.head_bytes;
     work.input.consume(used.min(work.input.len()));
@@ -184,7 +233,7 @@ async fn exchange<S: Wire>(client: &mut Client<S>, work: &mut Work, ledger: &mut
     ledger.identify(work);
     let mut upload = match Upload::begin(work) {
         Ok(upload) => upload,
-        Err(refusal) => return refuse(client, work, ledger, refusal).await,
+        Err(refusal) => return End::Close(refuse(client, work, ledger, refusal).await),
     };
     let end = route(client, work, ledger, &mut upload).await;
     client
@@ -244,16 +293,16 @@ async fn fail<S: Wire>(
     work: &mut Work,
     ledger: &mut Ledger,
     upload: &mut Upload,
-    failed: attempt::Failed,
+    failed: Failed,
 ) -> End {
     match failed {
-        attempt::Failed::Answer(code) => answer(client, work, ledger, upload, code).await,
-        attempt::Failed::Refused(refusal) => refuse(client, work, ledger, refusal).await,
-        attempt::Failed::Client(code) => {
+        Failed::Answer(code) => answer(client, work, ledger, upload, code).await,
+        Failed::Refused(refusal) => End::Close(refuse(client, work, ledger, refusal).await),
+        Failed::Client(code) => {
             ledger.ended(499, code);
             End::Close(Counter::ClosedClientAborted)
         }
-        attempt::Failed::Forced => {
+        Failed::Forced => {
             ledger.ended(Code::H24.status(), Code::H24);
             match say(client, work, ledger, false).await {
                 End::Close(Counter::ClosedAsAsked) => End::Close(Counter::ClosedForced),
@@ -297,22 +346,22 @@ async fn answer<S: Wire>(
     say(client, work, ledger, keep_alive).await
 }
 
-/// Refuses a request that is malformed or over a limit, and closes: what
-/// follows it on the connection cannot be trusted.
+/// Refuses a request that is malformed or over a limit; why its connection
+/// closes then: what follows on it cannot be trusted.
 async fn refuse<S: Wire>(
     client: &mut Client<S>,
     work: &mut Work,
     ledger: &mut Ledger,
     refusal: Refusal,
-) -> End {
+) -> Counter {
     ledger.ended(refusal.status, Code::H26);
     ledger.cause = Some(refusal.cause);
     say(client, work, ledger, false).await;
-    End::Close(match refusal.status {
+    match refusal.status {
         408 if work.head_bytes > 0 => Counter::ClosedTooSlow,
         408 => Counter::ClosedHeadTimeout,
         _ => Counter::ClosedMalformed,
-    })
+    }
 }
 
 async fn say<S: Wire>(
