@@ -112,7 +112,8 @@
 //! | whose turn it is then, and who is refused | `policy/fair_queue.rs`; what a request costs `edge/gate` |
 //! | what may be sent again | `edge/journey/judge.rs`, the sum in `policy/retry.rs` |
 //! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
-//! | how long clients may take, and how slow they may be | `settings/clients.rs`, `policy/tempo.rs`; where it is waited for them `edge/journey`: `await_head`, `upload`, `relay` |
+//! | how long clients may take, and how slow they may be | `settings/clients.rs`, `policy/tempo.rs`; where it is waited for them `edge/journey`: `client`, `collect`, `await_head`, `upload`, `relay` |
+//! | how much of a body a backend is not asked without | `edge/journey/collect.rs` |
 //! | how many connections there may be, and which goes first | `edge/door.rs`, `edge/roster.rs`; where they are accepted `edge/listener.rs` |
 //! | how much memory buffers may take, and what gives way | `edge/budget.rs`; how large one is `edge/buffer.rs` |
 //! | whose log lines are dropped when the log is slow | `observe/access_log/shares.rs` |

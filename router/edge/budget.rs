@@ -8,7 +8,7 @@
 //! | from | what gives way |
 //! |---|---|
 //! | [`FRUGAL`] | buffers are small, none is kept idle |
-//! | [`TIGHT`] | clients whose heads are awaited longest go; bodies are not kept for a retry |
+//! | [`TIGHT`] | clients whose heads or bodies are awaited longest go; bodies are not kept for a retry |
 //! | [`SPENT`] | new requests are answered with H22 |
 
 use std::cell::Cell;

@@ -156,8 +156,8 @@ impl Door {
             ),
             Plight::Memory => (
                 "buffers_short",
-                "buffers take three quarters of edge.buffer_bytes: clients whose heads are \
-                 awaited longest are closed, and nothing is kept for retries"
+                "buffers take three quarters of edge.buffer_bytes: clients whose heads or \
+                 bodies are awaited longest are closed, and nothing is kept for retries"
                     .to_owned(),
             ),
             Plight::Descriptors => (

@@ -1,7 +1,7 @@
 //! A thread's connections that nobody would miss, the longest waiting first.
 //!
 //! Owns two lists: connections idle between requests, and those whose client
-//! has yet to send a whole head. A connection enters and leaves in a few
+//! has yet to send what a backend is asked with. A connection enters and leaves in a few
 //! stores. Who closes one of them for the sake of others is the
 //! [`door`](super::door)'s and the thread's business.
 
@@ -14,7 +14,7 @@ const NONE: u32 = u32::MAX;
 pub enum Awaits {
     /// The next request; it has answered one.
     Request,
-    /// The first, or the rest of a head.
+    /// The first, or the rest of a head, or of a body before a backend is asked.
     Head,
 }
 
@@ -93,7 +93,7 @@ impl Roster {
         }
     }
 
-    /// How many heads are awaited. Looks at all connections.
+    /// How many heads and bodies are awaited. Looks at all connections.
     pub fn heads(&self) -> usize {
         let lists = self.0.borrow();
         let is_head = |link: &&Link| link.list == Some(Awaits::Head);

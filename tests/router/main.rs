@@ -18,6 +18,7 @@ mod boot_wait;
 mod budget;
 mod clock;
 mod codes;
+mod collected;
 mod commands;
 mod connections;
 mod crash_policies;

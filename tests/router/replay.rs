@@ -71,15 +71,15 @@ fn a_body_still_on_its_way_is_replayed_if_it_is_whole_so_far() {
         let path = format!("/{number}");
         let mut client = router.client();
         let head = format!(
-            "PUT {path} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n",
-            body.len()
+            "PUT {path} HTTP/1.1\r\nHost: shop.example\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
-        client.send(head).send(&body[..15_000]);
+        let chunk = |piece: &str| format!("{:x}\r\n{piece}\r\n", piece.len());
+        client.send(head).send(chunk(&body[..15_000]));
         // Whoever gets it has read the head, and perhaps gone, by now.
         eventually("a backend reads its head", || {
             (bad.executed(&path) > 0 || good.open() > 0).then_some(())
         });
-        client.send(&body[15_000..]);
+        client.send(chunk(&body[15_000..])).send("0\r\n\r\n");
         assert_eq!(client.answer().expect(200).text(), "good");
         let seen = good.wait_for(&path);
         assert!(seen.body == body.as_bytes(), "torn at {path}");

@@ -109,14 +109,13 @@ fn an_early_503_is_asked_elsewhere_with_the_body_whole() {
         let path = format!("/{number}");
         let mut client = router.client();
         client.send(format!(
-            "PUT {path} HTTP/1.1\r\nHost: shop.example\r\nContent-Length: {}\r\n\r\n",
-            body.len()
+            "PUT {path} HTTP/1.1\r\nHost: shop.example\r\nTransfer-Encoding: chunked\r\n\r\n"
         ));
-        client.send(&body[..10_000]);
+        client.send(format!("{:x}\r\n{}\r\n", 10_000, &body[..10_000]));
         eventually("a backend reads its head", || {
             (bad.executed(&path) > 0 || good.open() > 0).then_some(())
         });
-        client.send(&body[10_000..]);
+        client.send(format!("{:x}\r\n{}\r\n0\r\n\r\n", 20_000, &body[10_000..]));
         let answer = client.answer();
         if answer.status == 503 {
             // Passed on as it is, which is the client's to repeat.

@@ -56,6 +56,8 @@ pub enum Failed {
     Refused(Refusal),
     /// The client is gone or silent; nothing can be answered.
     Client(Code),
+    /// Others need its place, and nobody was asked.
+    Dismissed,
     /// The edge leaves, and its time is over.
     Forced,
 }
@@ -112,9 +114,13 @@ enum Next {
     Answered(Try),
 }
 
-/// Sends the request until one backend answers.
-pub async fn converse<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Failed> {
-    let mut next = Next::Pick;
+/// Sends the request until one backend answers; `first`: one that is held for it
+/// already.
+pub async fn converse<S: Wire>(
+    ex: &mut Exchange<'_, S>,
+    first: Option<Checkout>,
+) -> Result<Answered, Failed> {
+    let mut next = first.map_or(Next::Pick, Next::Begin);
     loop {
         let current = match next {
             Next::Pick => match pick(ex).await {

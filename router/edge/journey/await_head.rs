@@ -13,22 +13,15 @@ use tokio::net::TcpStream;
 use super::attempt::{Failed, Fault, Halt};
 use super::client::Wire;
 use super::exchange::{Exchange, NEVER, Try, after};
-use super::upload::{Trouble, Upload};
+use super::upload::Upload;
 use super::{Work, relay};
 use crate::edge::budget::TIGHT;
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
-use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::{self, Defect};
 use crate::edge::http1::scan::Scan;
 use crate::observe::Code;
-
-/// What a client is told whose request's body drips.
-const TOO_SLOW: Refusal = Refusal {
-    status: 408,
-    cause: "body too slow",
-};
 
 /// What the wait for an answer's head comes to.
 enum Turn {
@@ -140,15 +133,7 @@ impl Wait {
                 &mut progress,
             ) {
                 Poll::Ready(Ok(())) | Poll::Pending => {}
-                Poll::Ready(Err(Trouble::ClientGone)) => {
-                    return Poll::Ready(ended(Failed::Client(Code::H27)));
-                }
-                Poll::Ready(Err(Trouble::Malformed(refusal))) => {
-                    return Poll::Ready(ended(Failed::Refused(refusal)));
-                }
-                Poll::Ready(Err(Trouble::TooSlow)) => {
-                    return Poll::Ready(ended(Failed::Refused(TOO_SLOW)));
-                }
+                Poll::Ready(Err(trouble)) => return Poll::Ready(ended(trouble.into())),
             }
         }
         if current.sent_at.is_none() && ex.upload.awaits_backend() {

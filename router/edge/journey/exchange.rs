@@ -37,6 +37,8 @@ pub struct Exchange<'r, S> {
     pub(super) tries: Tries,
     /// When the app's `deadline` for it is over.
     pub(super) expires_at: Micros,
+    /// From when on a backend is looked for.
+    pub(super) due_at: Micros,
 }
 
 /// One try whose connection is there.
@@ -87,7 +89,7 @@ pub(super) struct Tries {
     /// Time spent on opening connections.
     pub(super) connecting_us: u64,
     /// An answer of 502, 503 or 504 that is passed on if nobody does better.
-    pub(super) poor: Option<Poor>,
+    pub(super) poor: Option<Box<Poor>>,
     /// It was counted that the budget has none for it.
     pub(super) budget_short: bool,
     /// Sent whole, silent for too long, and still waited for.
@@ -181,6 +183,7 @@ impl<'r, S: Wire> Exchange<'r, S> {
             Some(deadline) => after(ledger.began, deadline),
             None => NEVER,
         };
+        let due_at = ledger.began;
         Exchange {
             client,
             work,
@@ -189,6 +192,7 @@ impl<'r, S: Wire> Exchange<'r, S> {
             app,
             tries,
             expires_at,
+            due_at,
         }
     }
 
@@ -220,18 +224,18 @@ impl<'r, S: Wire> Exchange<'r, S> {
 
     /// Keeps an answer that is passed on if nobody does better.
     pub(super) fn hold_back(&mut self, from: Try) {
-        self.tries.poor = Some(Poor {
+        self.tries.poor = Some(Box::new(Poor {
             from,
             answer: std::mem::take(&mut self.work.answer),
             answer_bytes: self.work.answer_bytes,
             response: std::mem::take(&mut self.work.response),
             first_byte_at: self.ledger.first_byte_at,
-        });
+        }));
     }
 
     /// Nobody did better: back to the answer held back, if there is one.
     pub(super) fn fall_back(&mut self) -> Option<Try> {
-        let poor = self.tries.poor.take()?;
+        let poor = *self.tries.poor.take()?;
         let spoilt = std::mem::replace(&mut self.work.answer, poor.answer);
         self.client.thread.buffers.put(spoilt);
         self.work.answer_bytes = poor.answer_bytes;

@@ -1,9 +1,9 @@
 //! The request's way through the edge, top to bottom.
 //!
 //! ```text
-//! read head → find the app → limits → (its turn?) → admit and pick a backend →
-//! take or open a connection → send → (retry?) → relay the answer → check in →
-//! count and log
+//! read head → find the app → limits → (its turn?) → collect the body → admit and
+//! pick a backend → take or open a connection → send → (retry?) → relay the answer
+//! → check in → count and log
 //! ```
 //!
 //! One task per client connection does all of it, on the thread that accepted
@@ -17,6 +17,7 @@
 //! | [`client`] | a client connection: waiting, reading heads |
 //! | [`limit`] | the named limits that are for it |
 //! | [`turn`] | its app's turn, where the thread has more to do than it can |
+//! | [`collect`] | the body, or its beginning, before anybody is asked |
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
 //! | [`mod@exchange`] | what a request holds meanwhile, its tries among it |
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
@@ -36,6 +37,7 @@
 mod attempt;
 mod await_head;
 mod client;
+mod collect;
 mod drain;
 mod exchange;
 mod judge;
@@ -53,7 +55,7 @@ mod upload;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use self::attempt::Failed;
+use self::attempt::{Answered, Failed};
 use self::client::{Client, Ready, Unread};
 use self::exchange::Exchange;
 use self::ledger::Ledger;
@@ -277,14 +279,23 @@ async fn route<S: Wire>(
         pick::tell_wanted(&client.thread, &app);
         return answer(client, work, ledger, upload, Code::H14).await;
     }
-    prepare(client, work, ledger, &app);
-    // From here on others are waited for.
-    client.thread.buffers.park(&mut work.input);
     let mut exchange = Exchange::new(client, work, ledger, upload, app);
-    match attempt::converse(&mut exchange).await {
+    match talk(&mut exchange).await {
         Ok(answered) => relay::relay(client, work, ledger, upload, answered).await,
         Err(failed) => fail(client, work, ledger, upload, failed).await,
     }
+}
+
+/// Has a backend answer.
+async fn talk<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Failed> {
+    let spare = match collect::is_due(ex) {
+        true => collect::collect(ex).await?,
+        false => None,
+    };
+    prepare(ex.client, ex.work, ex.ledger, &ex.app);
+    // From here on others are waited for.
+    ex.client.thread.buffers.park(&mut ex.work.input);
+    attempt::converse(ex, spare).await
 }
 
 /// There is no backend's answer to pass on.
@@ -301,6 +312,12 @@ async fn fail<S: Wire>(
         Failed::Client(code) => {
             ledger.ended(499, code);
             End::Close(Counter::ClosedClientAborted)
+        }
+        Failed::Dismissed => {
+            ledger.ended(Code::H22.status(), Code::H22);
+            ledger.cause = Some("made room for others");
+            say(client, work, ledger, false).await;
+            End::Cut(Counter::ClosedEvicted)
         }
         Failed::Forced => {
             ledger.ended(Code::H24.status(), Code::H24);

@@ -82,6 +82,14 @@ pub(super) fn pick_now<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
     }
 }
 
+/// A backend that may be used at once, with room to spare for a client that is
+/// slow to send: the request counts as one of those.
+pub(super) fn pick_spare<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
+    let checkout = pick_now(ex)?;
+    checkout.park();
+    checkout.is_spare().then_some(checkout)
+}
+
 /// A backend with room, after a wait where there is none.
 pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, Failed> {
     if ex.ledger.tries > 0 && !ex.refresh() {
@@ -90,7 +98,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
     let (mut knocked, mut knocks) = (false, 0);
     // Of a request that just came, its beginning is recent enough.
     let mut now_us = match ex.ledger.tries {
-        0 => ex.ledger.began,
+        0 => ex.due_at,
         _ => ex.now(),
     };
     loop {

@@ -1,26 +1,30 @@
 //! A request's body on its way to the backend.
 //!
 //! Owns what is left to send of a request and the bytes kept for sending it
-//! again: those that came with the head stay where they are, later ones are
-//! copied into a replay buffer until it would outgrow the app's
-//! `replay_bytes`. Never decides to retry.
+//! again: those that came before a backend was asked stay where they are, behind
+//! the head; later ones are copied into a replay buffer until all would outgrow
+//! the app's `replay_bytes`. Never decides to retry, nor how much is taken in
+//! before ([`collect`](super::collect)).
+
+mod intake;
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
+use self::intake::malformed;
+use super::attempt::Failed;
 use super::client::{Client, Wire};
 use super::{Work, has_body};
-use crate::edge::buffer::{Buffer, LARGE_BYTES, SMALL_BYTES};
-use crate::edge::http1::CONTINUE;
-use crate::edge::http1::body::{Body, Broken, Mode};
+use crate::edge::buffer::{Buffer, SMALL_BYTES};
+use crate::edge::http1::body::{Body, Mode};
 use crate::edge::http1::request::Refusal;
-use crate::observe::Counter;
+use crate::observe::Code;
 use crate::policy::tempo::Tempo;
 
 /// A body left unread by the router's own answer is read and dropped up to
@@ -31,7 +35,8 @@ const SETTLED_IN: Duration = Duration::from_secs(1);
 /// A request being sent.
 pub struct Upload {
     body: Body,
-    /// Body bytes that came with the head, filtered, as offsets in `input`.
+    /// Body bytes that came before a backend was asked, filtered, as offsets in
+    /// `input`.
     first: Range<usize>,
     /// Body bytes since, filtered: `pending` at the front to be sent, then raw
     /// ones that belong to what follows.
@@ -79,6 +84,22 @@ pub enum Trouble {
     Malformed(Refusal),
 }
 
+/// What a client is told whose body drips.
+const TOO_SLOW: Refusal = Refusal {
+    status: 408,
+    cause: "body too slow",
+};
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Failed {
+        match trouble {
+            Trouble::ClientGone => Failed::Client(Code::H27),
+            Trouble::TooSlow => Failed::Refused(TOO_SLOW),
+            Trouble::Malformed(refusal) => Failed::Refused(refusal),
+        }
+    }
+}
+
 impl Upload {
     /// Takes stock of what came with the head. Errors: the body's framing is
     /// broken already.
@@ -111,6 +132,11 @@ impl Upload {
             upload.owed = None;
         }
         Ok(upload)
+    }
+
+    /// Whether all of the body is here.
+    pub fn is_whole(&self) -> bool {
+        self.body.done()
     }
 
     /// Whether everything was sent.
@@ -188,6 +214,16 @@ impl Upload {
         gone
     }
 
+    /// What can be sent no more is not kept: of a large body there is only what
+    /// is on its way.
+    fn forget_first<S: Wire>(&mut self, client: &Client<S>, work: &mut Work) {
+        let head_bytes = self.first.start;
+        work.input.truncate(head_bytes);
+        work.head_bytes = head_bytes;
+        self.first = head_bytes..head_bytes;
+        client.thread.buffers.park(&mut work.input);
+    }
+
     /// Sends what can be sent now. Ready once nothing is left, or on trouble
     /// with the client; a backend that takes no more ends it quietly, since its
     /// answer may already be on the way.
@@ -212,11 +248,14 @@ impl Upload {
                     self.stage = Stage::Done;
                     continue;
                 }
-                Stage::Live => match self.poll_read(cx, client, replay_bytes) {
-                    Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-                    Poll::Ready(Err(trouble)) => return Poll::Ready(Err(trouble)),
-                    Poll::Pending => return Poll::Pending,
-                },
+                Stage::Live => {
+                    let read = ready!(self.poll_read(cx, client, replay_bytes));
+                    if !self.whole && !self.first.is_empty() {
+                        self.forget_first(client, work);
+                    }
+                    read?;
+                    Poll::Ready(Ok(()))
+                }
             };
             match sent {
                 Poll::Ready(Ok(())) => *progress = true,
@@ -289,96 +328,6 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads body bytes from the client, first telling it to send them if it
-    /// waits for that.
-    fn poll_read<S: Wire>(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: &mut Client<S>,
-        replay_bytes: usize,
-    ) -> Poll<Result<(), Trouble>> {
-        while let Some(at) = self.owed {
-            match Pin::new(&mut client.stream).poll_write(cx, &CONTINUE[at..]) {
-                Poll::Ready(Ok(n @ 1..)) if at + n < CONTINUE.len() => self.owed = Some(at + n),
-                Poll::Ready(Ok(1..)) => {
-                    self.owed = None;
-                    client.thread.cells.inc(Counter::ContinuesSent);
-                }
-                Poll::Ready(_) => return Poll::Ready(Err(Trouble::ClientGone)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        if std::mem::take(&mut self.unseen) {
-            return Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed));
-        }
-        // A body in full flow: fewer, larger reads.
-        let flowing = self.body.payload() > 4 * SMALL_BYTES as u64;
-        let wanted = if flowing { LARGE_BYTES } else { SMALL_BYTES };
-        if self.chunk.capacity() < wanted {
-            self.widen(client, wanted);
-        }
-        if self.chunk.room() == 0 {
-            self.chunk.compact();
-        }
-        let room = self.chunk.room();
-        let thread = &client.thread;
-        match self.chunk.poll_read(cx, &mut client.stream, room) {
-            Poll::Ready(Ok(n @ 1..)) => {
-                if self.tempo.is_waiting() {
-                    let rate = match self.is_answered {
-                        false => thread.shared.settings.edge.clients.min_body_rate,
-                        true => 0,
-                    };
-                    if self.tempo.moved(thread.clock.now(), n as u64, rate) {
-                        return Poll::Ready(Err(Trouble::TooSlow));
-                    }
-                }
-            }
-            Poll::Ready(_) => return Poll::Ready(Err(Trouble::ClientGone)),
-            Poll::Pending => {
-                if !self.tempo.is_waiting() {
-                    self.tempo.wait(thread.clock.now());
-                }
-                // Many may send slowly: what waits for them is little.
-                thread.buffers.park(&mut self.chunk);
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(self.filter(replay_bytes).map_err(Trouble::Malformed))
-    }
-
-    /// A buffer of this size, large or small, for what is held.
-    fn widen<S>(&mut self, client: &Client<S>, bytes: usize) {
-        let buffers = &client.thread.buffers;
-        let mut wider = if bytes == LARGE_BYTES {
-            buffers.large()
-        } else {
-            buffers.small()
-        };
-        wider.extend(self.chunk.data());
-        buffers.put(std::mem::replace(&mut self.chunk, wider));
-    }
-
-    /// Passes what was read through the body's filter and keeps it for a retry.
-    fn filter(&mut self, replay_bytes: usize) -> Result<(), Refusal> {
-        let progress = self
-            .body
-            .advance(self.chunk.data_mut())
-            .map_err(malformed)?;
-        self.chunk.close_gap(progress.produced, progress.consumed);
-        self.pending = progress.produced;
-        if self.whole {
-            let kept = self.first.len() + self.replay.len() + self.pending;
-            if kept <= replay_bytes {
-                self.replay.extend(&self.chunk.data()[..self.pending]);
-            } else {
-                self.whole = false;
-                self.replay = Buffer::default();
-            }
-        }
-        Ok(())
-    }
-
     /// After an answer of the router's own: reads and drops what is left of a
     /// small body, so that the connection can be kept. Whether it can.
     pub async fn settle<S: Wire>(&mut self, client: &mut Client<S>, work: &mut Work) -> bool {
@@ -418,13 +367,6 @@ impl Upload {
             Poll::Ready(true)
         })
         .await
-    }
-}
-
-fn malformed(broken: Broken) -> Refusal {
-    Refusal {
-        status: 400,
-        cause: broken.cause,
     }
 }
 

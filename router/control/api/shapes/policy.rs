@@ -54,7 +54,8 @@ pub struct Policy {
     /// Whether connections to backends are kept and reused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_keepalive: Option<bool>,
-    /// Bytes of a request body kept for a retry; at most 16,777,216.
+    /// Bytes of a request body kept for a retry, and waited for before a backend
+    /// is asked; at most 16,777,216.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_bytes: Option<u64>,
     /// Other backends tried after the first; at most 10.
