@@ -256,3 +256,54 @@ fn the_routers_own_flows_are_limited() {
         (refused >= 1.0 && withheld >= 1.0).then_some(())
     });
 }
+
+#[test]
+fn what_the_page_reads_has_every_limit_and_what_it_did() {
+    let (router, folder) = with_files();
+    let backend = Backend::named("ok");
+    router.serve("shop", &[&backend]);
+    let value = "<script>\"&'";
+    let body = json!({ "rate": "2/h", "burst": 2, "app": "shop", "path": "/publish",
+                       "header": { "name": "X-Plan", "value": value }, "per": "client" });
+    router.set_limit("publish", &body);
+    for _ in 0..5 {
+        router.send(format!(
+            "GET /publish HTTP/1.1\r\nHost: shop.example\r\nX-Plan: {value}\r\n\r\n"
+        ));
+    }
+    let limits = || {
+        let overview = router.admin_get("/overview").expect(200).json();
+        overview["limits"].as_array().expect("a list").clone()
+    };
+    let named = |name: &str| {
+        let found = limits().into_iter().find(|limit| limit["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name} in {:?}", limits()))
+    };
+    let publish = eventually("it is counted", || {
+        let publish = named("publish");
+        (publish["admitted"] == 2.0 && publish["refused"] == 3.0).then_some(publish)
+    });
+    for (field, expected) in [
+        ("rate", json!("2/h")),
+        ("app", json!("shop")),
+        ("path", json!("/publish")),
+        ("header", json!({ "name": "X-Plan", "value": value })),
+        ("per", json!("client")),
+        ("source", json!("stored")),
+        ("own", json!(false)),
+    ] {
+        assert_eq!(publish[field], expected, "{publish}");
+    }
+    echo(&folder, "publish", "0");
+    let publish = eventually("a file says what it is", || {
+        let publish = named("publish");
+        (publish["source"] == "file").then_some(publish)
+    });
+    assert_eq!(publish["stored"]["rate"], "2/h", "{publish}");
+    // The router's own are there, and nobody counts changes.
+    for name in ["access_log", "changes", "probes", "retries"] {
+        assert_eq!(named(name)["own"], true);
+    }
+    assert_eq!(named("changes")["refused"], Value::Null);
+    assert_eq!(named("retries")["refused"], 0.0);
+}

@@ -1,4 +1,5 @@
-//! `/limits`: the named limits, shown and changed.
+//! `/limits`: the named limits, shown and changed; and with what they counted,
+//! for the overview.
 //!
 //! Owns the answers. What a limit may be is decided in
 //! [`shape`](crate::control::limits::shape); that it is durable, by the
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::numbers::Numbers;
 use super::orders::patience;
 use crate::control::AdminState;
 use crate::control::api::answer::etag;
@@ -20,12 +22,29 @@ use crate::control::api::request::{Query, Wait, condition, must_be, parse, whole
 use crate::control::limits::Known;
 use crate::control::limits::shape::{LimitShape, checked_name, shown};
 use crate::control::refusal::Refusal;
+use crate::observe::limits as rows;
 use crate::policy::limit::own;
 
 /// `GET /limits`
 pub(super) async fn list(State(state): State<AdminState>) -> Json<Value> {
     let limits: Vec<Value> = state.registry.limits().all().iter().map(shown).collect();
     Json(json!({ "limits": limits }))
+}
+
+/// Every limit as it is shown, with `own` (it is on a flow of the router's) and
+/// what all edges counted: totals, `null` where nobody counts.
+pub(super) fn counted(state: &AdminState, numbers: &Numbers) -> Vec<Value> {
+    let admitted = numbers.by_label(&rows::ADMITTED);
+    let refused = numbers.by_label(&rows::REFUSED);
+    let known = state.registry.limits().all();
+    let views = known.iter().map(|known| {
+        let mut view = shown(known);
+        view["own"] = json!(own::is_own(&known.name));
+        view["admitted"] = json!(admitted.get(&known.name));
+        view["refused"] = json!(refused.get(&known.name));
+        view
+    });
+    views.collect()
 }
 
 /// `GET /limits/{name}`. Always whole: the tag is of what is stored, and says

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::numbers::{Numbers, Observed};
 use super::scrape::Scraped;
-use super::{Admin, apps, backend, events, health, shrink};
+use super::{Admin, apps, backend, events, health, limits, shrink};
 use crate::control::AdminState;
 use crate::control::propagation::Spread;
 use crate::observe::histogram::{BOUNDS, bound};
@@ -53,6 +53,7 @@ pub(super) async fn overview(State(admin): State<Admin>) -> Json<Value> {
         },
         "apps": busiest(&scraped.numbers),
         "unwell": unwell(state, &scraped.numbers),
+        "limits": limits::counted(state, &scraped.numbers),
         "events": events.iter().rev().map(events::view).collect::<Vec<_>>(),
     }))
 }
