@@ -38,8 +38,8 @@ fn assert_steady(setup: Setup, share: f64, inside_p99_ms: u64) {
 
 #[test]
 fn a_fleet_finds_the_limit_together_and_keeps_it() {
-    assert_steady(fleet(1, 4, 2.0, 60 * SECOND), 0.93, 120);
-    assert_steady(fleet(2, 4, 5.0, 30 * SECOND), 0.93, 120);
+    assert_steady(fleet(1, 4, 2.0, 60 * SECOND), 0.93, 100);
+    assert_steady(fleet(2, 4, 5.0, 30 * SECOND), 0.93, 100);
     // Less than one worker of each backend for each router: a limit of one is
     // more than its part, and finding that out takes long.
     assert_steady(fleet(1, 16, 2.0, 40 * SECOND), 0.9, 1_000);

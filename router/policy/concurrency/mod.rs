@@ -19,7 +19,8 @@
 //!             │  │  too many wait inside: L · B/R + what may wait ─┤
 //!             │  └── every few seconds of it ──▶ dip to 0.7 L ─────┘
 //!             ▼
-//!   a step down that shortened nothing: back, and B is what answers take now
+//!   a step down that shortened nothing: back, and B is what answers take now,
+//!   until a dip says otherwise
 //! ```
 //!
 //! `B` is the hard part: work changes, so the fastest answers ever are no
@@ -65,6 +66,11 @@ const TELLING: f64 = 0.85;
 /// A step down helped if answers became shorter by this share of what they would
 /// have if all of it had been waiting.
 const HELPED: f64 = 0.4;
+/// After a step down that shortened nothing, at most so many times what was before
+/// it until a dip has told more, and that only where answers differ by less than
+/// this.
+const IN_DOUBT: f64 = 1.25;
+const PLAIN: f64 = 0.02;
 /// At most this much is cut in one step: it may be for nothing.
 const CUT: f64 = 0.5;
 
@@ -123,11 +129,15 @@ pub struct Limiter {
     sinking: Option<Step>,
     /// The next rise, if nothing speaks against it.
     rise: f64,
+    /// How far it may rise while it is not known what an undisturbed answer takes.
+    ceiling: f64,
     /// No queue was ever met: it rises by doubling.
     is_new: bool,
     next_dip_us: u64,
     /// Windows closed: fractions of a limit are spread over them.
     windows: u32,
+    /// The window before this one was full.
+    was_full: bool,
     spread: Spread,
     /// The mean of the last window that was full, dips left out.
     cruise_us: Option<f64>,
@@ -143,9 +153,11 @@ impl Default for Limiter {
             phase: Phase::Cruise,
             sinking: None,
             rise: 1.0,
+            ceiling: 0.0,
             is_new: true,
             next_dip_us: 0,
             windows: 0,
+            was_full: false,
             spread: Spread::default(),
             cruise_us: None,
         }
@@ -212,6 +224,7 @@ impl Limiter {
                 Phase::Cruise => self.idle(window, mean_us),
             }
         }
+        self.was_full = window.was_full;
         self.limit = self.limit.clamp(1.0, f64::from(most));
         self.begin(mean_us, now_us, most)
     }
@@ -269,10 +282,16 @@ impl Limiter {
         let waiting = used * longer / (1.0 + longer);
         if waiting > 1.4 * may_wait && longer > 2.0 * mean.error {
             self.sink(used, mean, may_wait);
-        } else if self.is_base_known && (waiting < 0.7 * may_wait || longer < mean.error) {
+        } else if !self.was_full {
+            // It became full in this window: those who came before waited for nobody.
+            self.rise = 1.0;
+        } else if self.may_rise(mean) && (waiting < 0.7 * may_wait || longer < mean.error) {
             self.sinking = None;
             let rise = if self.is_new { self.limit } else { self.rise };
             self.limit += rise;
+            if !self.is_base_known {
+                self.limit = self.limit.min(self.ceiling);
+            }
             self.rise = (2.0 * self.rise).min((self.limit / 4.0).max(1.0));
         } else {
             self.sinking = None;
@@ -329,8 +348,16 @@ impl Limiter {
         self.sinking = None;
         self.limit = step.from;
         self.base_us = mean.us;
-        self.is_base_known = true;
+        // Others who share it were where they were all the while: what answers take
+        // when they step down too is for a dip to show.
+        self.is_base_known = step.from < 2.0;
+        self.ceiling = step.from * IN_DOUBT;
         true
+    }
+
+    /// Whether it is plain enough what an undisturbed answer takes.
+    fn may_rise(&self, mean: &Mean) -> bool {
+        self.is_base_known || (self.limit < self.ceiling && mean.error < PLAIN)
     }
 
     /// One is due in the middle of a window.

@@ -262,3 +262,27 @@ fn a_router_that_stood_still_learns_nothing_from_it() {
     limiter.step(&window(420_000, 0), 9_100_000, 9_100_000, MOST);
     assert!(limiter.limit < before, "had it not stood still, it would");
 }
+
+#[test]
+fn a_window_that_became_full_raises_nothing() {
+    let mut limiter = Limiter::default();
+    let mut now_us = 0;
+    let mut step = |limiter: &mut Limiter, was_full| {
+        now_us += 100_000;
+        let window = Window {
+            answers: 40,
+            sum_us: 40 * 20_000,
+            length_us: 100_000,
+            was_full,
+            awaiting: 0,
+            late_us: 0,
+        };
+        limiter.step(&window, now_us, now_us, MOST);
+        limiter.limit()
+    };
+    for _ in 0..5 {
+        assert_eq!(step(&mut limiter, false), FIRST);
+    }
+    assert_eq!(step(&mut limiter, true), FIRST);
+    assert_eq!(step(&mut limiter, true), 2 * FIRST);
+}
