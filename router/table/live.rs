@@ -37,6 +37,8 @@ pub struct AppLive {
     pub(super) sketches: Box<[Sketch]>,
     /// The median of the backends' averages, microseconds; 0: unknown.
     pub(super) median_us: AtomicU64,
+    /// The same of what answers take that wait for nobody inside a backend.
+    pub(super) undisturbed_us: AtomicU64,
     /// An answer that takes so long may be slow beside the others.
     pub(super) slow_us: AtomicU64,
     /// A try that takes so long is overdue.
@@ -66,6 +68,7 @@ impl AppLive {
             queue: WaitQueue::default(),
             sketches: (0..threads).map(|_| Sketch::default()).collect(),
             median_us: AtomicU64::new(0),
+            undisturbed_us: AtomicU64::new(0),
             slow_us: AtomicU64::new(u64::MAX),
             overdue_us: AtomicU64::new(latency::UNKNOWN_US),
             hedge_us: AtomicU64::new(latency::UNKNOWN_US),

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::policy::Hedge;
 use super::vitals::{locked, micros};
-use super::{App, AppLive};
+use super::{App, AppLive, BackendLive};
 use crate::observe::AppCells;
 use crate::policy::admission::standing::Pace;
 use crate::policy::health::{SLOW_FLOOR_US, SLOW_TIMES, State};
@@ -36,8 +36,11 @@ impl App {
         let merged = Merged::of(&live.sketches);
         if let Some(median_us) = merged.median_us() {
             let slow_us = (SLOW_TIMES * median_us).max(SLOW_FLOOR_US);
-            let usual_us = self.usual_us().unwrap_or(median_us);
+            let usual = |by: fn(&BackendLive) -> u64| self.usual_us(by).unwrap_or(median_us);
+            let usual_us = usual(|one| one.latency.measured_us());
             live.median_us.store(usual_us, Relaxed);
+            let undisturbed_us = usual(|one| one.capacity.base_us()).min(usual_us);
+            live.undisturbed_us.store(undisturbed_us, Relaxed);
             live.slow_us.store(slow_us, Relaxed);
         }
         live.overdue_us.store(merged.learned_us(), Relaxed);
@@ -46,21 +49,17 @@ impl App {
         }
     }
 
-    /// The median of the backends' averages, of the first 64 that have any; the
-    /// lower of two, so that of a pair the slower one is the slow one.
-    fn usual_us(&self) -> Option<u64> {
-        let mut averages = [0; 64];
+    /// The median of what is known of the backends, of the first 64 of which it is;
+    /// the lower of two, so that of a pair the slower one is the slow one.
+    fn usual_us(&self, of: fn(&BackendLive) -> u64) -> Option<u64> {
+        let mut known = [0; 64];
         let mut len = 0;
         let lives = self.backends.iter().filter_map(|one| one.live.get());
-        for us in lives
-            .map(|live| live.latency.measured_us())
-            .filter(|&us| us > 0)
-            .take(64)
-        {
-            averages[len] = us;
+        for us in lives.map(|live| of(live)).filter(|&us| us > 0).take(64) {
+            known[len] = us;
             len += 1;
         }
-        let known = &mut averages[..len];
+        let known = &mut known[..len];
         known.sort_unstable();
         known.get(len.saturating_sub(1) / 2).copied()
     }
@@ -135,11 +134,8 @@ impl App {
 
     /// What a wait in the app's line is measured against.
     pub fn pace(&self) -> Pace {
-        Pace::of(
-            self.live
-                .get()
-                .map_or(0, |live| live.median_us.load(Relaxed)),
-        )
+        let live = self.live.get();
+        Pace::of(live.map_or(0, |live| live.undisturbed_us.load(Relaxed)))
     }
 
     fn allowance(&self) -> Allowance {
