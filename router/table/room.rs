@@ -63,9 +63,12 @@ impl App {
         }
     }
 
-    /// A client gave a try up before it was answered: it took at least so long.
+    /// A client gave a try up before it was answered: it took at least so long,
+    /// which tells nothing if answers take longer anyway.
     pub fn abandoned(&self, told: &Told) {
         let backend = self.backends[told.index].live();
-        self.heard(self.live(), backend, told, told.waited_us);
+        if told.waited_us >= backend.capacity.base_us() {
+            self.heard(self.live(), backend, told, told.waited_us);
+        }
     }
 }
