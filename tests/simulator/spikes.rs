@@ -101,6 +101,25 @@ fn a_limit_that_is_told_keeps_answers_short() {
     }
 }
 
+#[test]
+fn a_limit_that_is_told_stays_right_when_service_takes_twice_as_long() {
+    seeds::each(2, |seed| {
+        let policy = PolicyRecord {
+            max_concurrency: Some(10),
+            ..PolicyRecord::default()
+        };
+        let setup = Setup {
+            policy,
+            length_us: 12 * SECOND,
+            faults: Schedule::default().everywhere(4, 2 * SECOND, 20 * SECOND, Mode::Slow(2)),
+            ..pool(seed, vec![clients(even(2.0))])
+        };
+        let record = World::new(setup).run();
+        let then = seen(&record, 3 * SECOND, 12 * SECOND, None);
+        assert!(then.per_second >= 0.97 * 0.5 * CAPACITY, "{then:?}");
+    });
+}
+
 /// A spike of 2 and 5 times the capacity for six seconds, in which the pool
 /// changes after two.
 fn changing(change: impl Fn(Setup) -> Setup, before: f64, after: f64, p99_ms: u64) {

@@ -77,6 +77,9 @@ const CUT: f64 = 0.5;
 /// From one dip to the next, at least, and as a multiple of what an answer takes.
 const DIP_EVERY_US: u64 = 2_000_000;
 const DIP_EVERY_TIMES: u64 = 30;
+/// So many times as long where a backend may have all that the app allows: that may
+/// be what it can have, and then there is nothing to find out.
+const RARELY: u64 = 4;
 
 /// A window lasts so long, and as a multiple of what an answer takes.
 const WINDOW_US: u64 = 50_000;
@@ -219,7 +222,16 @@ impl Limiter {
             let is_cruise = matches!(self.phase, Phase::Cruise);
             let mean = self.spread.read(window, is_cruise);
             match self.phase {
-                Phase::Dip(step) => self.climb_out(step, &mean, now_us, wall_us),
+                Phase::Dip(step) => {
+                    let every = if step.from < f64::from(most) {
+                        1
+                    } else {
+                        RARELY
+                    };
+                    let every_us = every * DIP_EVERY_US.max(DIP_EVERY_TIMES * mean.us as u64);
+                    self.next_dip_us = shared_moment_us(every_us, now_us, wall_us);
+                    self.climb_out(step, &mean, now_us, wall_us);
+                }
                 Phase::Cruise if window.was_full => self.cruise(&mean, now_us),
                 Phase::Cruise => self.idle(window, mean_us),
             }
@@ -385,8 +397,6 @@ impl Limiter {
     fn climb_out(&mut self, step: Step, mean: &Mean, now_us: u64, wall_us: u64) {
         self.phase = Phase::Cruise;
         self.limit = step.from;
-        let every_us = DIP_EVERY_US.max(DIP_EVERY_TIMES * mean.us as u64);
-        self.next_dip_us = shared_moment_us(every_us, now_us, wall_us);
         if helped(&step, f64::from(self.applied), mean) {
             self.is_base_known = mean.us >= self.base_us * (0.95 - mean.error);
             if !self.is_base_known {
