@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::interrupt;
+use crate::{interrupt, machine};
 
 /// This program, also where a build has since replaced its file.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -59,9 +58,7 @@ pub struct ExecOptions {
 /// Pins this process if asked, ties its life to its parent's, and becomes the command.
 pub fn become_command(options: &ExecOptions) -> Result<()> {
     if let Some(core) = options.core {
-        let mut cores = CpuSet::new();
-        cores.set(core);
-        sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))?;
+        machine::settle_process(core)?;
     }
     set_parent_process_death_signal(Some(options.stop.signal()))?;
     let (program, arguments) = options.command.split_first().context("no command")?;

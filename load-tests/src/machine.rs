@@ -118,13 +118,11 @@ pub fn raise_file_limit_to(wanted: u64) -> Result<u64> {
 /// 100 ms before the next: who is to be nice leaves it ([`leave_realtime`]).
 pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
     if let Some(core) = core {
-        let mut cores = CpuSet::new();
-        cores.set(core);
-        sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))?;
+        pin(core)?;
     }
     set_current_timer_slack(NonZeroU64::new(1))?;
     if nice > 0 && is_realtime() {
-        return leave_realtime();
+        return leave_realtime("--batch");
     }
     if nice != 0 {
         // Of the calling thread alone, as Linux has it.
@@ -136,15 +134,34 @@ pub fn settle_thread(core: Option<usize>, nice: i32) -> Result<()> {
     Ok(())
 }
 
+/// Has the calling process, and what it becomes and starts, run on this core. If
+/// that is the proxy's, it may have all of it: the kernel stops a real-time one
+/// that does for 50 ms each second (sched_rt_runtime_us), so it is none.
+pub fn settle_process(core: usize) -> Result<()> {
+    // Asked first: a process that is pinned sees one core.
+    let is_proxys = pinned_cores().is_ok_and(|(proxy, _)| core == proxy);
+    pin(core)?;
+    match is_proxys && is_realtime() {
+        true => leave_realtime("--other"),
+        false => Ok(()),
+    }
+}
+
+fn pin(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("pinning to core {core}"))
+}
+
 /// What still is before whatever else the machine does, outside a real-time policy.
 const BEFORE_OTHERS: i32 = -15;
 
-/// Has the calling thread go last of those that `chrt` put before all others, and
-/// before these: it computes all the time and is never waited for.
-fn leave_realtime() -> Result<()> {
+/// Has the calling thread go behind those that `chrt` put before all others, and
+/// before these.
+fn leave_realtime(policy: &str) -> Result<()> {
     let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
     let ended = Command::new("chrt")
-        .args(["--batch", "--pid", "0", &thread])
+        .args([policy, "--pid", "0", &thread])
         .status()
         .context("chrt")?;
     ensure!(ended.success(), "chrt: {ended}");
