@@ -1,9 +1,10 @@
 //! Events: what an operator may want to know, newest last.
 //!
-//! Owns a bounded ring of the latest and a broadcast to those who follow.
-//! Never waits for a reader: one that falls behind is told how many it missed.
+//! Owns a bounded ring of the latest and a broadcast to those who follow. What
+//! comes by the hundred pushes out its own kind, not what is rare. Never waits for
+//! a reader: one that falls behind is told how many it missed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,8 +20,48 @@ const FOLLOWER_LAG: usize = 256;
 /// The ring and its followers.
 #[derive(Debug)]
 pub struct Events {
-    ring: Mutex<VecDeque<Event>>,
+    ring: Mutex<Ring>,
     followers: broadcast::Sender<Event>,
+}
+
+/// The latest, oldest first.
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    /// How many of each kind there are: never more entries than events.
+    of_kind: HashMap<String, usize>,
+}
+
+impl Ring {
+    fn push(&mut self, event: Event) {
+        if self.events.len() == KEPT {
+            self.drop_one();
+        }
+        *self.of_kind.entry(event.kind.clone()).or_default() += 1;
+        self.events.push_back(event);
+    }
+
+    /// Drops the oldest event of the kind that there is most of.
+    fn drop_one(&mut self) {
+        let most = self.of_kind.values().max().copied().unwrap_or(0);
+        let is_of_most = |event: &Event| self.of_kind.get(&event.kind) == Some(&most);
+        let Some(at) = self.events.iter().position(is_of_most) else {
+            return;
+        };
+        let Some(dropped) = self.events.remove(at) else {
+            return;
+        };
+        match self.of_kind.get_mut(&dropped.kind) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.of_kind.remove(&dropped.kind)),
+        }
+    }
+
+    /// The latest `limit`, oldest first.
+    fn latest(&self, limit: usize) -> Vec<Event> {
+        let passed = self.events.len().saturating_sub(limit);
+        self.events.iter().skip(passed).cloned().collect()
+    }
 }
 
 impl Default for Events {
@@ -36,10 +77,7 @@ impl Events {
     /// Takes an event in: an edge's, or one of control's own.
     pub fn push(&self, event: Event) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.len() == KEPT {
-            ring.pop_front();
-        }
-        ring.push_back(event.clone());
+        ring.push(event.clone());
         // Under the lock, so that `follow` neither misses nor repeats one. No
         // follower is no error.
         let _ = self.followers.send(event);
@@ -62,6 +100,7 @@ impl Events {
         self.ring
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .events
             .len()
     }
 
@@ -73,21 +112,13 @@ impl Events {
     /// The latest events, oldest first, at most `limit`.
     pub fn latest(&self, limit: usize) -> Vec<Event> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.iter()
-            .skip(ring.len().saturating_sub(limit))
-            .cloned()
-            .collect()
+        ring.latest(limit)
     }
 
     /// The latest `limit` events and every one from now on, without a gap.
     pub fn follow(&self, limit: usize) -> (Vec<Event>, broadcast::Receiver<Event>) {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let latest = ring
-            .iter()
-            .skip(ring.len().saturating_sub(limit))
-            .cloned()
-            .collect();
-        (latest, self.followers.subscribe())
+        (ring.latest(limit), self.followers.subscribe())
     }
 }
 
@@ -114,6 +145,25 @@ mod tests {
         assert_eq!(latest.len(), KEPT);
         assert_eq!(latest[0].text, "5");
         assert_eq!(events.latest(1)[0].text, (KEPT + 4).to_string());
+    }
+
+    #[test]
+    fn what_is_rare_outlasts_what_comes_by_the_hundred() {
+        let events = Events::default();
+        events.say("process_died", "", "", "rare".into());
+        for n in 0..3 * KEPT {
+            events.say("app_wanted", "", "", n.to_string());
+            if n % KEPT == 7 {
+                events.say("limit_set", "", "", n.to_string());
+            }
+        }
+        let latest = events.latest(usize::MAX);
+        assert_eq!(latest.len(), KEPT);
+        assert_eq!(latest[0].text, "rare");
+        let set = latest.iter().filter(|event| event.kind == "limit_set");
+        assert_eq!(set.count(), 3);
+        let newest = latest.last().expect("there are some");
+        assert_eq!(newest.text, (3 * KEPT - 1).to_string());
     }
 
     #[test]

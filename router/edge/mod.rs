@@ -20,6 +20,7 @@
 //! | [`probe`] | the prober: backends asked outside of any request |
 //! | [`sync`] | the feed's thread: the table kept as control has it |
 //! | [`verdict`] | what is judged of a backend becomes a counter and an event |
+//! | [`wanted`] | how many apps without a backend are told of |
 //! | [`answers`] | errors become responses |
 //! | [`clock`], [`buffer`] | time and memory of a thread |
 //! | [`budget`] | how much of it all buffers may take |
@@ -42,6 +43,7 @@ pub mod sync;
 pub mod thread;
 pub mod upstream;
 pub mod verdict;
+pub mod wanted;
 
 use std::cell::RefCell;
 use std::net::TcpListener;
@@ -59,6 +61,7 @@ use self::gate::Episodes;
 use self::leaving::{Occasion, Timetable};
 use self::probe::{Prober, ProberHandle, ProberInputs, prober};
 use self::sync::{EventSender, Holdings, Sync, SyncInputs, event_queue};
+use self::wanted::Wanted;
 use crate::heritage::{EdgeHeritage, Lifeline, Order};
 use crate::observe::access_log::Log;
 use crate::observe::{EdgeCells, Gauge};
@@ -102,6 +105,8 @@ pub struct Shared {
     pub episodes: Episodes,
     /// Who is told of backends that no connection opens to.
     pub prober: Prober,
+    /// How many apps may be told of as wanted.
+    pub wanted: Wanted,
 }
 
 impl Shared {
@@ -123,6 +128,7 @@ impl Shared {
             events,
             episodes: Episodes::default(),
             prober,
+            wanted: Wanted::default(),
             door: Door::new(&settings.edge.clients),
             budget: Budget::new(&settings.edge.clients),
             settings,

@@ -207,6 +207,11 @@ metrics! {
         QueueClientLeft ("client_left")
     }
 
+    WANTED_UNTOLD "portico_wanted_untold_total" ["requests" Sum] ()
+    "Requests that found no backend of their app, and of which no event app_wanted told because more apps were wanted than are told of: 10 a second, 100 at once after a quiet time. The event apps_wanted sums them up. Many of them mean that somebody asks for apps at random." {
+        WantedUntold ()
+    }
+
     SHED "portico_shed_total" ["requests" Sum] ("reason")
     "Requests refused with H22 because the router itself could not do more: its data thread's processor. Those of apps that ask for more than their share; an app that asks for less is not refused. Whose they were says the event overload_ended, and portico_app_coded_requests_total." {
         ShedProcessor ("processor")

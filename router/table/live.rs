@@ -82,13 +82,17 @@ impl AppLive {
         }
     }
 
-    /// Whether it is time to tell that a backend is wanted; told is then whoever
-    /// asks, and nobody else for a while.
+    /// Whether it is time to tell that a backend is wanted.
+    pub fn is_wanted_due(&self, now_us: u64) -> bool {
+        let told_us = self.wanted_us.load(Ordering::Relaxed);
+        told_us == 0 || now_us.saturating_sub(told_us) >= WANTED_EVERY_US
+    }
+
+    /// The same, and if it is, whoever asked tells, and nobody else for a while.
     pub fn may_tell_wanted(&self, now_us: u64) -> bool {
         let told_us = self.wanted_us.load(Ordering::Relaxed);
-        let is_due = told_us == 0 || now_us.saturating_sub(told_us) >= WANTED_EVERY_US;
         let (word, now_us) = (&self.wanted_us, now_us.max(1));
-        is_due
+        self.is_wanted_due(now_us)
             && word
                 .compare_exchange(told_us, now_us, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::harness::router::request;
 use crate::harness::{Client, Conduct, Instance, Load, Router, eventually, get, post};
 
 #[test]
@@ -302,4 +303,42 @@ fn a_wait_for_a_first_backend_ends_with_h14() {
     let answer = router.get("other", "/");
     assert_eq!(answer.code().as_deref(), Some("H14"), "not without asking");
     router.wait_event("app_wanted", "other", "");
+}
+
+#[test]
+fn who_asks_for_every_app_does_not_fill_the_events() {
+    const APPS: usize = 400;
+    let router = Router::start();
+    let lines: Vec<String> = (0..APPS)
+        .map(|n| json!({ "app": format!("app-{n}"), "domains": [format!("app-{n}.example")] }))
+        .map(|line| line.to_string())
+        .collect();
+    let bearer = format!("Bearer {}", router.token());
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/x-ndjson"),
+    ];
+    let path = "/v1/import?wait=active";
+    request(router.api(), "POST", path, &headers, &lines.join("\n")).expect(200);
+    let began = Instant::now();
+    let mut client = router.client();
+    for n in 0..APPS {
+        client.send(get(&format!("app-{n}"), "/"));
+        assert_eq!(client.answer().code().as_deref(), Some("H14"));
+    }
+    let took = began.elapsed();
+    let untold = eventually("what was left out is counted", || {
+        let untold = router.counted("portico_wanted_untold_total", "");
+        let told = router.events("app_wanted").len();
+        (told + untold as usize == APPS).then_some(untold)
+    });
+    let most = 101.0 + took.as_secs_f64() * 10.0;
+    let told = APPS as f64 - untold;
+    assert!(told <= most && told >= 100.0, "{told} in {took:?}");
+    let summed = router.wait_event("apps_wanted", "", "");
+    assert!(
+        summed["text"]
+            .as_str()
+            .is_some_and(|it| it.contains("10/s"))
+    );
 }

@@ -166,16 +166,27 @@ pub(super) fn waits_for_first(app: &App) -> bool {
 }
 
 /// Tells operators, and whoever starts backends on demand, that a request needs
-/// one of an app that has none; now and then while requests come.
+/// one of an app that has none; now and then while requests come, and of so many
+/// apps.
 #[cold]
 pub(super) fn tell_wanted(thread: &Thread, app: &App) {
-    let now_us = thread.clock.recent();
-    if app.live().may_tell_wanted(now_us) {
+    let (now_us, shared) = (thread.clock.recent(), &thread.shared);
+    let live = app.live();
+    if !live.is_wanted_due(now_us) {
+        return;
+    }
+    let may = shared.wanted.take(now_us);
+    if let Some(text) = shared.wanted.sum_up(now_us) {
+        shared.events.post("apps_wanted", "", "", text);
+    }
+    if !may {
+        thread.cells.inc(Counter::WantedUntold);
+    } else if live.may_tell_wanted(now_us) {
         let text = match app.backends.len() {
             0 => "a request came, and no backend is registered".to_owned(),
             down => format!("a request came, and none of {down} backends accepts connections"),
         };
-        thread.shared.events.post("app_wanted", &app.name, "", text);
+        shared.events.post("app_wanted", &app.name, "", text);
     }
 }
 
