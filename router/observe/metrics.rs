@@ -201,9 +201,9 @@ metrics! {
     }
 
     QUEUE "portico_queue_waits_total" ["requests" Sum] ("outcome")
-    "Requests that found every backend of their app at its concurrency limit, the one set or the one learned: admitted after a wait, turned away because the queue was full, shed because it stands (more is asked of the app than it can do, and a longer wait would not change that), waited too long (all H11), or the client left while waiting." {
+    "Requests that found every backend of their app at its concurrency limit, the one set or the one learned: admitted after a wait, turned away because the queue was full, shed because it stands (more is asked of the app than it can do, and a longer wait would not change that), waited too long (all H11), nothing left to wait for (all went down or away, and the request is as one that just came), or the client left while waiting." {
         QueueAdmitted ("admitted") QueueFull ("full") QueueShed ("shed")
-        QueueTimedOut ("timeout")
+        QueueTimedOut ("timeout") QueueGone ("gone")
         QueueClientLeft ("client_left")
     }
 

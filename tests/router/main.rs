@@ -66,3 +66,4 @@ mod threads;
 mod tries;
 mod truth;
 mod upgrades;
+mod vanishing;

@@ -211,7 +211,7 @@ impl World {
     }
 
     /// How long it may be held for a backend to come up.
-    fn boot_wait_us(&self, id: Id) -> Option<Micros> {
+    pub(super) fn boot_wait_us(&self, id: Id) -> Option<Micros> {
         let request = self.requests.get(id).expect("it must be under way");
         let app = &self.routers[request.router].app;
         let usual = app.has_been_up().then_some(Policy::BOOT_WAIT);

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use portico::policy::admission::{Joining, Turn};
+use portico::policy::balance::{Ask, Choice};
 
 use crate::arena::Id;
 use crate::engine::{Micros, SECOND};
@@ -19,6 +20,9 @@ use crate::world::{Event, World};
 const QUEUE_PATIENCE_US: Micros = 5 * SECOND;
 /// Places for requests that are held while an app is down.
 const HELD: u32 = 1_000;
+
+/// How often one that waits for room has a look at what makes it wait.
+const LOOK_US: Micros = SECOND / 10;
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +53,6 @@ impl World {
         let Ok(place) = joined else {
             return false;
         };
-        if wait == Wait::Room {
-            known.app.press(self.engine.now_us());
-        }
         known.waiting.push(Waiting {
             request: id,
             place,
@@ -77,15 +78,73 @@ impl World {
         let request = id;
         self.engine
             .after(patience_us, Event::WaitOver { request, wait });
+        if what == Wait::Room {
+            self.press(request, wait);
+        }
+    }
+
+    /// It waits for room: more may be sent than was thought.
+    fn press(&mut self, request: Id, wait: u64) {
+        let router = self.router_of(request);
+        self.routers[router].app.press(self.engine.now_us());
+        self.engine
+            .after(LOOK_US, Event::WaitLook { request, wait });
+    }
+
+    /// The same after a while; or all went down.
+    pub(super) fn look(&mut self, id: Id, wait: u64) {
+        let Some(request) = self.requests.get(id) else {
+            return;
+        };
+        if request.waits != wait || request.waiting != Some(Wait::Room) {
+            return;
+        }
+        let now_us = self.now_us();
+        let ask = Ask {
+            now_us,
+            random: 0,
+            tried: &request.tried,
+            repeatable: false,
+            hedge: false,
+        };
+        let app = &self.routers[request.router].app;
+        let is_down = matches!(app.preview(&ask), Choice::AllOut(_));
+        if !is_down {
+            self.press(id, wait);
+        } else if !self.hold_in_line(id) {
+            drop(self.leave(id));
+            self.pick(id);
+        }
+    }
+
+    /// All that it waited for room on went down: it is held from here on, at its
+    /// place in the line, if one that just came would be. False: it would not.
+    fn hold_in_line(&mut self, id: Id) -> bool {
+        let is_first = self.request(id).tried.is_empty();
+        let Some(patience_us) = self.boot_wait_us(id).filter(|_| is_first) else {
+            return false;
+        };
+        self.place(id).place.hold();
+        self.patience(id, Wait::Boot(patience_us));
+        self.hasten_probes(self.router_of(id));
+        true
+    }
+
+    fn place(&mut self, id: Id) -> &mut Waiting {
+        let router = self.router_of(id);
+        let waiting = self.routers[router].waiting.iter_mut();
+        let mut waiting = waiting.filter(|waiting| waiting.request == id);
+        waiting.next().expect("it must have a place")
     }
 
     /// It joined the line, or was woken in it.
     pub(super) fn look_again(&mut self, id: Id) {
-        let Some(what) = self.requests.get(id).and_then(|request| request.waiting) else {
+        let waits = |world: &World| world.requests.get(id).and_then(|request| request.waiting);
+        if waits(self).is_none() {
             return;
-        };
+        }
         let router = self.router_of(id);
-        loop {
+        while let Some(what) = waits(self) {
             match self.choose(id, false) {
                 Found::Backend { index, chosen_us } => {
                     let pace = self.routers[router].app.pace();
@@ -96,7 +155,14 @@ impl World {
                     // One came up, and others were before us.
                     self.patience(id, Wait::Room);
                 }
-                Found::Full | Found::Down(_) | Found::None => {}
+                Found::Full => {}
+                found @ (Found::Down(_) | Found::None) if what == Wait::Room => {
+                    if !matches!(found, Found::Down(_)) || !self.hold_in_line(id) {
+                        drop(self.leave(id));
+                        return self.pick(id);
+                    }
+                }
+                Found::Down(_) | Found::None => {}
             }
             let is_second = self
                 .requests
@@ -105,11 +171,7 @@ impl World {
             if is_second {
                 self.routers[router].blocked_us = Some(self.now_us());
             }
-            let waiting = &mut self.routers[router].waiting;
-            let waiting = waiting
-                .iter_mut()
-                .find(|waiting| waiting.request == id)
-                .expect("it must have a place");
+            let waiting = self.place(id);
             let mut context = Context::from_waker(&waiting.waker);
             match Pin::new(&mut waiting.place).poll(&mut context) {
                 Poll::Pending => return,

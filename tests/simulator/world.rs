@@ -110,6 +110,10 @@ pub enum Event {
         request: Id,
         wait: u64,
     },
+    WaitLook {
+        request: Id,
+        wait: u64,
+    },
     ProbeDue {
         router: usize,
         backend: usize,
@@ -249,6 +253,7 @@ impl World {
             Event::Closed(attempt) => self.closed(attempt),
             Event::AttemptDue(attempt) => self.attempt_due(attempt),
             Event::WaitOver { request, wait } => self.wait_over(request, wait),
+            Event::WaitLook { request, wait } => self.look(request, wait),
             Event::ProbeDue { router, backend } => self.probe(router, backend),
             Event::Probed {
                 router,

@@ -5,8 +5,12 @@
 //!            ┌─▶ a backend ◀──────────────┐ room, or one came up
 //! choose ────┼─▶ all full ──▶ queue ──────┤
 //!            ├─▶ all down ──▶ held ───────┘──▶ time is up: H11, or the least
-//!            └─▶ none left                     recently failed is tried
+//!            └─▶ none left    ▲                recently failed is tried
+//!                             └── all went down while they waited for room
 //! ```
+//!
+//! Who waits and finds that there is nothing to wait for any more has what one
+//! that just came would have.
 //!
 //! Owns the waits and their ends: room, patience, the client's leaving, a
 //! drain. Chooses nothing itself: that is [`crate::policy::balance`], and the
@@ -27,7 +31,7 @@ use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::admission::{Joining, NoPlace, Turn, Waiter};
-use crate::policy::balance::{Ask, Choice, Tried};
+use crate::policy::balance::{Ask, Candidates, Choice, Tried};
 use crate::table::{App, Policy};
 
 /// A request waits at most this long for a backend with room.
@@ -113,7 +117,11 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             }
             Found::Backend(_) if knocked => return Err(none_left(ex)),
             Found::Backend(checkout) => return Ok(checkout),
-            Found::Full => return wait(ex, Wait::Room).await,
+            Found::Full => {
+                if let Some(checkout) = wait(ex, Wait::Room).await? {
+                    return Ok(checkout);
+                }
+            }
             Found::Down(_) if !knocked && !ex.tries.tried.is_empty() && boot_wait(ex).is_some() => {
                 // Those that were met may come up as well as the others.
                 knocked = true;
@@ -121,17 +129,24 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             }
             Found::Down(index) => {
                 if let Some(patience) = boot_wait(ex) {
-                    let waited = wait(ex, Wait::Boot(patience)).await;
-                    // Held as long as it may be: one is tried all the same.
-                    let gave_up = ex.tries.held && matches!(waited, Err(Failed::Answer(_)));
-                    if !gave_up {
-                        return waited;
+                    if let Some(checkout) = wait(ex, Wait::Boot(patience)).await? {
+                        return Ok(checkout);
                     }
+                    // Held as long as it may be: one is tried all the same.
                 } else if let Some(checkout) = Checkout::take(&ex.app, index, ex.now(), false) {
                     return Ok(checkout);
                 }
             }
-            Found::None if ex.app.backends.is_empty() => return first(ex).await,
+            Found::None if ex.app.backends.is_empty() => {
+                let patience = boot_wait(ex).filter(|_| waits_for_first(&ex.app));
+                let Some(patience) = patience else {
+                    tell_wanted(&ex.client.thread, &ex.app);
+                    return Err(Failed::Answer(Code::H14));
+                };
+                if let Some(checkout) = wait(ex, Wait::Boot(patience)).await? {
+                    return Ok(checkout);
+                }
+            }
             Found::None if ex.tries.tried.is_empty() => return Err(Failed::Answer(Code::H14)),
             Found::None => {
                 if knocked || boot_wait(ex).is_none() {
@@ -143,20 +158,6 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             }
         }
         now_us = ex.now();
-    }
-}
-
-/// The app has no backend: its first one, where the app says that requests wait
-/// for it.
-async fn first<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, Failed> {
-    let patience = boot_wait(ex).filter(|_| waits_for_first(&ex.app));
-    let Some(patience) = patience else {
-        tell_wanted(&ex.client.thread, &ex.app);
-        return Err(Failed::Answer(Code::H14));
-    };
-    match wait(ex, Wait::Boot(patience)).await {
-        Err(Failed::Answer(Code::H11)) if ex.tries.held => Err(Failed::Answer(Code::H14)),
-        waited => waited,
     }
 }
 
@@ -266,19 +267,21 @@ impl Wait {
             .min(open::phase_ends(ex, since))
             .min(ex.expires_at)
     }
+}
 
-    /// What is counted of one that ended.
-    fn counter(self, ended: &Result<Checkout, Unserved>) -> Counter {
-        let is_boot = self != Wait::Room;
-        match ended {
-            Ok(_) if is_boot => Counter::HeldServed,
-            Ok(_) => Counter::QueueAdmitted,
-            Err(Unserved::Shed) => Counter::QueueShed,
-            Err(Unserved::Failed(Failed::Client(_))) if is_boot => Counter::HeldClientLeft,
-            Err(Unserved::Failed(Failed::Client(_))) => Counter::QueueClientLeft,
-            Err(Unserved::Failed(_)) if is_boot => Counter::HeldTimedOut,
-            Err(Unserved::Failed(_)) => Counter::QueueTimedOut,
+/// What is counted of a wait that ended; `held`: the app was down in it.
+fn counter(held: bool, ended: &Result<Checkout, Unserved>) -> Counter {
+    match ended {
+        Ok(_) if held => Counter::HeldServed,
+        Ok(_) => Counter::QueueAdmitted,
+        Err(Unserved::Shed) => Counter::QueueShed,
+        Err(Unserved::Failed(Failed::Client(_))) if held => Counter::HeldClientLeft,
+        Err(Unserved::Failed(Failed::Client(_))) => Counter::QueueClientLeft,
+        Err(Unserved::Failed(_) | Unserved::Gone | Unserved::HeldLong) if held => {
+            Counter::HeldTimedOut
         }
+        Err(Unserved::Gone | Unserved::HeldLong) => Counter::QueueGone,
+        Err(Unserved::Failed(_)) => Counter::QueueTimedOut,
     }
 }
 
@@ -289,14 +292,34 @@ const LOOK: Duration = Duration::from_millis(100);
 struct Patience {
     what: Wait,
     until: Micros,
+    /// All of it ends here, however often what is waited for changes.
+    ends: Micros,
+    /// And being held here, once it was.
+    held_until: Option<Micros>,
 }
 
 impl Patience {
     fn new<S: Wire>(ex: &Exchange<'_, S>, what: Wait, now: Micros) -> Self {
-        let until = what.until(ex, now);
-        let patience = Patience { what, until };
+        let (until, ends) = (what.until(ex, now), open::phase_ends(ex, now));
+        let patience = Patience {
+            what,
+            until,
+            ends,
+            held_until: (what != Wait::Room).then_some(until),
+        };
         patience.look(ex, now);
         patience
+    }
+
+    /// From here on it waits for something else.
+    fn turn<S: Wire>(&mut self, ex: &Exchange<'_, S>, what: Wait) {
+        let now = ex.now();
+        self.what = what;
+        self.until = what.until(ex, now).min(self.ends);
+        if what != Wait::Room {
+            self.until = *self.held_until.get_or_insert(self.until);
+        }
+        self.look(ex, now);
     }
 
     /// Where nobody was answered for a while, more may be sent than was thought.
@@ -316,16 +339,11 @@ impl Patience {
 enum Unserved {
     /// The line stands, and it waited as long as anyone does then.
     Shed,
+    /// What it waited for will not come: it is as one that just came.
+    Gone,
+    /// It was held as long as it may be.
+    HeldLong,
     Failed(Failed),
-}
-
-impl From<Unserved> for Failed {
-    fn from(unserved: Unserved) -> Failed {
-        match unserved {
-            Unserved::Shed => Failed::Answer(Code::H11),
-            Unserved::Failed(failed) => failed,
-        }
-    }
 }
 
 impl From<Failed> for Unserved {
@@ -334,8 +352,9 @@ impl From<Failed> for Unserved {
     }
 }
 
-/// Waits in the app's line until there is a backend.
-async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout, Failed> {
+/// Waits in the app's line until there is a backend; `None`: there is nothing to
+/// wait for any more.
+async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Option<Checkout>, Failed> {
     if ex.tries.has_aside() {
         // A try is under way: better than any place in a line.
         return Err(Failed::Answer(Code::H11));
@@ -364,6 +383,7 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
     ex.client.thread.cells.up(Gauge::Queued);
     let mut patience = Patience::new(ex, wait, since);
     let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut patience)).await;
+    let counter = counter(place.is_held(), &waited);
     if waited.is_ok() {
         place.served(ex.now(), &ex.app.pace());
     }
@@ -372,8 +392,34 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Checkout,
     let waited_us = thread.clock.now() - since;
     ex.ledger.queue_us += waited_us;
     thread.cells.observe(Histogram::QueueWait, waited_us);
-    thread.cells.inc(wait.counter(&waited));
-    waited.map_err(Failed::from)
+    thread.cells.inc(counter);
+    match waited {
+        Ok(checkout) => Ok(Some(checkout)),
+        Err(Unserved::Gone | Unserved::HeldLong) => Ok(None),
+        Err(Unserved::Shed) => Err(Failed::Answer(Code::H11)),
+        Err(Unserved::Failed(failed)) => Err(failed),
+    }
+}
+
+/// All that it waited for room on went down, or away: it is held from here on, at
+/// its place in the line, if one that just came would be. False: it would not.
+fn hold<S: Wire>(
+    ex: &Exchange<'_, S>,
+    place: &mut Waiter<'_>,
+    patience: &mut Patience,
+    found: &Found,
+) -> bool {
+    let may_come = match found {
+        Found::Down(_) => true,
+        _ => ex.app.backends.is_empty() && waits_for_first(&ex.app),
+    };
+    let wait = boot_wait(ex).filter(|_| may_come && ex.tries.tried.is_empty());
+    if let Some(wait) = wait {
+        tell_wanted(&ex.client.thread, &ex.app);
+        place.hold();
+        patience.turn(ex, Wait::Boot(wait));
+    }
+    wait.is_some()
 }
 
 fn poll_wait<S: Wire>(
@@ -390,14 +436,18 @@ fn poll_wait<S: Wire>(
         }
         match choose(ex, ex.now(), false) {
             Found::Backend(checkout) => return Poll::Ready(Ok(checkout)),
-            Found::Full if patience.what != Wait::Room => {
-                // One came up, and others were before us.
-                *patience = Patience::new(ex, Wait::Room, ex.now());
+            // One came up, and others were before us.
+            Found::Full if patience.what != Wait::Room => patience.turn(ex, Wait::Room),
+            Found::Full => {}
+            found @ (Found::Down(_) | Found::None) if patience.what == Wait::Room => {
+                if !hold(ex, place, patience, &found) {
+                    return Poll::Ready(Err(Unserved::Gone));
+                }
             }
             Found::None if ex.app.backends.is_empty() && !waits_for_first(&ex.app) => {
-                return Poll::Ready(Err(Failed::Answer(Code::H14).into()));
+                return Poll::Ready(Err(Unserved::Gone));
             }
-            Found::Full | Found::Down(_) | Found::None => {}
+            Found::Down(_) | Found::None => {}
         }
         match Pin::new(&mut *place).poll(cx) {
             Poll::Ready(Turn::Come) => {}
@@ -420,11 +470,22 @@ fn poll_wait<S: Wire>(
         if now >= ex.expires_at {
             return Poll::Ready(Err(Failed::Answer(Code::H12).into()));
         }
-        if now >= patience.until {
-            ex.tries.held = patience.what != Wait::Room;
+        if now >= patience.until && patience.what == Wait::Room {
             return Poll::Ready(Err(Failed::Answer(Code::H11).into()));
         }
+        if now >= patience.until {
+            ex.tries.held = true;
+            return Poll::Ready(Err(Unserved::HeldLong));
+        }
         patience.look(ex, now);
+        // Whoever found that all are down woke nobody.
+        if patience.what == Wait::Room
+            && !ex.app.is_settled()
+            && let Choice::AllOut(index) = preview(ex, now, &ex.tries.tried, false)
+            && !hold(ex, place, patience, &Found::Down(index))
+        {
+            return Poll::Ready(Err(Unserved::Gone));
+        }
     }
     Poll::Pending
 }

@@ -124,6 +124,15 @@ impl Line {
         wakers
     }
 
+    /// Someone in it is held from here on: one about to be told that it was shed
+    /// is back at its place.
+    pub(super) fn hold(&mut self, ticket: u64, since_us: u64) {
+        self.held += 1;
+        if self.shed.remove(&ticket) {
+            self.enter(ticket, since_us, None);
+        }
+    }
+
     /// Someone was served after so long.
     pub(super) fn served(&mut self, waited_us: u64, now_us: u64, pace: &Pace) {
         if self.held == 0
@@ -165,11 +174,15 @@ impl Line {
     /// Back to its place: others were woken with it perhaps, and came back
     /// before it.
     pub(super) fn put_back(&mut self, ticket: u64, since_us: u64, waker: &Waker) {
+        self.enter(ticket, since_us, Some(waker.clone()));
+    }
+
+    fn enter(&mut self, ticket: u64, since_us: u64, waker: Option<Waker>) {
         let at = self.places.partition_point(|place| place.ticket < ticket);
         let place = Place {
             ticket,
             since_us,
-            waker: Some(waker.clone()),
+            waker,
         };
         self.places.insert(at, place);
     }

@@ -21,8 +21,9 @@
 //! **Invariant**: a wake-up is used or passed on. A waiter dropped between
 //! being woken and being served wakes the next.
 //!
-//! **Invariant**: who was held while the app was down is never shed: it waits
-//! as long as it was promised, and so does everybody behind it.
+//! **Invariant**: who is held while the app is down, from its coming or since it
+//! went down, is never shed: it waits as long as it was promised, and so does
+//! everybody behind it.
 
 mod line;
 pub mod standing;
@@ -176,6 +177,18 @@ pub struct Waiter<'q> {
 }
 
 impl Waiter<'_> {
+    /// Whether it is held, or was, while the app is down.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// The app went down while it waited: it is held from here on, at its place.
+    pub fn hold(&mut self) {
+        if !std::mem::replace(&mut self.held, true) {
+            self.queue.line().hold(self.ticket, self.since_us);
+        }
+    }
+
     /// It got its backend, now: leaves, and uses up the wake-up it was awaited
     /// for. One that came since is passed on, as it is by a drop.
     pub fn served(mut self, now_us: u64, pace: &Pace) {

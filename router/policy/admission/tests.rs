@@ -394,6 +394,33 @@ fn those_held_while_an_app_was_down_are_never_shed() {
 }
 
 #[test]
+fn who_is_held_in_line_keeps_its_place_and_is_not_shed() {
+    let queue = WaitQueue::default();
+    let now_us = stand(&queue);
+    let mut waiters: Vec<_> = (0..4)
+        .map(|_| join_at(&queue, 100, now_us).unwrap())
+        .collect();
+    assert!(waiters.iter_mut().all(|waiter| !poll(waiter)));
+    // All waited too long: they are taken out, and one was not told yet.
+    let late_us = now_us + PACE.depth_us + 1;
+    let newest = join_at(&queue, 100, late_us).unwrap();
+    assert_eq!(turn(&mut waiters[0]), Poll::Ready(Turn::Shed));
+    for waiter in &mut waiters[1..] {
+        waiter.hold();
+        waiter.hold();
+        assert!(waiter.is_held() && !poll(waiter));
+    }
+    assert!(!queue.is_standing());
+    for mut waiter in waiters.drain(1..) {
+        queue.wake_one();
+        assert_eq!(turn(&mut waiter), Poll::Ready(Turn::Come));
+        waiter.served(late_us, &PACE);
+    }
+    drop((waiters, newest));
+    assert!(queue.line().is_clean());
+}
+
+#[test]
 fn all_woken_in_vain_keep_their_order() {
     let queue = WaitQueue::default();
     let mut waiters: Vec<_> = (0..4).map(|_| join(&queue, 9).unwrap()).collect();
