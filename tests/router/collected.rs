@@ -283,3 +283,33 @@ fn where_connections_run_short_those_with_half_a_body_go_first() {
         assert_eq!(client.answer().expect(200).text(), "body");
     }
 }
+
+/// Buffers may take this much in the test below.
+const BUFFERS: f64 = 4_194_304.0;
+
+#[test]
+fn bodies_that_fill_the_buffers_stream_and_others_are_served() {
+    let router = Router::with(&["edge.threads=1", "edge.buffer_bytes=4194304"]);
+    let echo = Backend::echo();
+    router.serve("shop", &[&echo]);
+    let half = "x".repeat(40_000);
+    let slow: Vec<Client> = (0..200)
+        .map(|_| {
+            let mut client = begin(&router, "/slow", 60_000, "");
+            client.try_send(&half);
+            client
+        })
+        .collect();
+    router.wait_event("buffers_short", "", "");
+    eventually("a request is answered", || {
+        let mut client = router.client();
+        client.try_send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+        let answer = client.try_answer_to("GET").ok()?;
+        (answer.status == 200).then_some(())
+    });
+    eventually("buffers are within their budget", || {
+        (router.counted("portico_buffer_bytes", "") < BUFFERS).then_some(())
+    });
+    assert!(echo.open() > 50, "{} stream", echo.open());
+    drop(slow);
+}

@@ -17,8 +17,9 @@
 //! there are for clients that are slow to send. If none has, it is waited for as
 //! before. An app that wants every request at once sets `replay_bytes` to 0.
 //!
-//! While it is waited for, its rate is judged ([`crate::policy::tempo`]), and where
-//! connections or memory run short it goes with those whose heads are awaited.
+//! While it is waited for, its rate is judged ([`crate::policy::tempo`]). Where
+//! connections or memory run short it goes with those whose heads are awaited; where
+//! memory does, no body is waited for beyond its first bytes.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
