@@ -3,7 +3,8 @@
 //!
 //! Owns the command line only. Scenarios of cost are under `scenario/`, one file
 //! each, those of failing backends under `faults/`, those of size, changes and
-//! dying processes under `scale/`, those of too much load under `saturation/`; what is started is under `peer/`, one file
+//! dying processes under `scale/`, those of too much load under `saturation/`, what these three have in common is
+//! `campaign`; what is started is under `peer/`, one file
 //! each; what is read from the system is in `process_cost`. Never part of the
 //! router: nothing here enters its dependency graph.
 //!
@@ -13,6 +14,7 @@
 //! `saturation/catalogue.rs`; what is printed → `report.rs` and `plot.rs`.
 
 mod backend;
+mod campaign;
 mod child;
 mod faults;
 mod http_client;
@@ -115,5 +117,16 @@ fn main() -> ExitCode {
             eprintln!("load-tests: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_makes_sense() {
+        Arguments::command().debug_assert();
     }
 }

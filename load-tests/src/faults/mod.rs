@@ -19,16 +19,15 @@ mod subject;
 mod target;
 
 use std::fmt::{self, Display};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
+use anyhow::{Result, bail, ensure};
 
 use crate::report::Report;
-use crate::{interrupt, machine};
+use crate::{campaign, interrupt, machine};
 use catalogue::{SCENARIOS, SECONDS, Scenario};
 use client::{Client, Exchange, Load};
 use figures::{Evidence, Figures};
@@ -60,27 +59,14 @@ pub struct Options {
     /// One core for the proxy, the other for load and backends; without it, the scheduler decides.
     #[arg(long)]
     pin: bool,
-    /// Forget what the results' file holds; otherwise only what is run anew is replaced.
-    #[arg(long)]
-    fresh: bool,
-    /// Run nothing: write table and plot from the results' file.
-    #[arg(long)]
-    render: bool,
-    /// List the scenarios and run nothing.
-    #[arg(long)]
-    list: bool,
-    /// Keep each run's folder (configurations, logs, records), and say where.
-    #[arg(long)]
-    keep: bool,
-    /// Where results, table and plot are; `target/load-tests` if not given.
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    results: campaign::Keeping,
 }
 
 /// Runs what is asked for; prints and writes the table after each run, so that nothing is lost.
 pub fn run(options: &Options) -> Result<()> {
     let scenarios = chosen(&options.only)?;
-    if options.list {
+    if options.results.list {
         for scenario in scenarios {
             let targets: Vec<String> = scenario.targets.iter().map(|one| one.words()).collect();
             println!(
@@ -94,35 +80,24 @@ pub fn run(options: &Options) -> Result<()> {
     }
     interrupt::install()?;
     machine::raise_file_limit()?;
-    let out = match &options.out {
-        Some(folder) => folder.clone(),
-        None => machine::target_folder()?.join("load-tests"),
-    };
-    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    let mut results = if options.fresh {
-        Results::default()
-    } else {
-        Results::read(&out)?
-    };
-    let done = if options.render {
-        Ok(())
-    } else {
-        campaign(options, &scenarios, &mut results, &out)
-    };
-    results.write(&out)?;
-    println!("{}", results.markdown());
-    eprintln!("written: {}/faults.{{md,json,svg}}", out.display());
-    done
+    campaign::carry_out(&options.results, |results, out| {
+        runs(options, &scenarios, results, out)
+    })
 }
 
-fn campaign(
+fn runs(
     options: &Options,
     scenarios: &[&Scenario],
     results: &mut Results,
     out: &Path,
 ) -> Result<()> {
     let began = Instant::now();
-    let subjects = who_is_here(&options.proxy)?;
+    let subjects = campaign::who_is_here(
+        &Subject::ALL,
+        &options.proxy,
+        Subject::name,
+        Subject::version,
+    )?;
     let mut failed = 0;
     for round in 1..=options.rounds {
         for scenario in scenarios {
@@ -172,7 +147,7 @@ fn run_once(scenario: &Scenario, subject: Subject, options: &Options) -> Result<
     } else {
         (None, None)
     };
-    let folder = run_folder()?;
+    let folder = campaign::folder_in_memory("portico-faults.")?;
     let mut pool = Pool::start(scenario.backends, folder.path(), load_core)?;
     let place = Place {
         folder: folder.path().join("proxy"),
@@ -208,7 +183,7 @@ fn run_once(scenario: &Scenario, subject: Subject, options: &Options) -> Result<
     // The proxy goes before its backends, so that its log's end is not about that.
     drop(proxy);
     drop(pool);
-    if options.keep {
+    if options.results.keep {
         eprintln!("kept: {}", folder.keep().display());
     }
     Ok(figures)
@@ -247,24 +222,6 @@ fn pause_until(at_us: u64) -> Result<()> {
     interrupt::pause(Duration::from_micros(at_us.saturating_sub(now_us())))
 }
 
-/// A folder in memory where there is one: a disk's stalls are nobody's here.
-fn run_folder() -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("portico-faults.");
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() {
-        builder.tempdir_in(memory)?
-    } else {
-        builder.tempdir()?
-    };
-    // nginx's workers give up root, and must still find their files.
-    std::fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )?;
-    Ok(folder)
-}
-
 /// The scenarios of these keys, in the table's order.
 fn chosen(keys: &[String]) -> Result<Vec<&'static Scenario>> {
     for key in keys {
@@ -277,24 +234,6 @@ fn chosen(keys: &[String]) -> Result<Vec<&'static Scenario>> {
         .iter()
         .filter(|scenario| keys.is_empty() || keys.iter().any(|key| key == scenario.key))
         .collect())
-}
-
-/// Who of `wanted` (everyone if empty) is installed, with versions.
-fn who_is_here(wanted: &[Subject]) -> Result<Vec<(Subject, String)>> {
-    let mut here = Vec::new();
-    for subject in Subject::ALL {
-        if !wanted.is_empty() && !wanted.contains(&subject) {
-            continue;
-        }
-        match subject.version() {
-            Ok(version) => here.push((subject, version)),
-            Err(reason) => eprintln!("{}: not measured: {reason:#}", subject.name()),
-        }
-    }
-    if here.is_empty() {
-        bail!("nobody to measure; `load-tests setup` installs the peers");
-    }
-    Ok(here)
 }
 
 impl Display for Figures {

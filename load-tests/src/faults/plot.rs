@@ -74,7 +74,7 @@ pub fn latencies(results: &Results) -> String {
     let legend = format!(
         "Line: median of each {} ms; bar: up to the slowest; dots on top: failed requests. Shaded: from the fault to its end. {}.",
         BUCKET_US / 1_000,
-        results.conditions()
+        results.how()
     );
     let top = height - 60.0;
     for (line, words) in wrapped(&legend, 165).iter().enumerate() {

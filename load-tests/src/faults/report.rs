@@ -6,15 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{SCENARIOS, SECONDS, Scenario};
 use super::figures::Figures;
 use super::plot;
 use super::subject::Subject;
+use crate::campaign::{self, Kept};
 use crate::machine::Machine;
 use crate::statistics::median;
 
@@ -41,43 +40,24 @@ pub struct Run {
 }
 
 /// Every run so far.
-#[derive(Debug)]
-pub struct Results {
-    machine: Machine,
-    runs: Vec<Run>,
-}
+pub type Results = Kept<Run>;
 
-impl Default for Results {
-    fn default() -> Self {
-        Self {
-            machine: Machine::here(),
-            runs: Vec::new(),
-        }
+impl campaign::Run for Run {
+    const FILES: &'static str = "faults";
+
+    fn report(kept: &Results) -> String {
+        kept.markdown()
+    }
+
+    fn plotted(kept: &Results) -> String {
+        plot::latencies(kept)
     }
 }
 
 impl Results {
-    /// Those in a folder; none if there is no file.
-    pub fn read(folder: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Stored {
-            runs: Vec<Run>,
-        }
-        let file = folder.join("faults.json");
-        if !file.exists() {
-            return Ok(Self::default());
-        }
-        let text = std::fs::read_to_string(&file)?;
-        let stored: Stored = serde_json::from_str(&text)
-            .with_context(|| format!("{}: run with --fresh to start anew", file.display()))?;
-        Ok(Self {
-            runs: stored.runs,
-            ..Self::default()
-        })
-    }
-
     /// Adds a run; a first round replaces what was there of the same scenario and subject.
     pub fn add(&mut self, run: Run) {
+        self.machine = Machine::here();
         if run.round == 1 {
             self.runs
                 .retain(|old| old.scenario != run.scenario || old.subject != run.subject);
@@ -85,22 +65,8 @@ impl Results {
         self.runs.push(run);
     }
 
-    /// Writes JSON, Markdown and SVG.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let runs: Result<Vec<String>, _> = self.runs.iter().map(serde_json::to_string).collect();
-        let json = format!(
-            "{{\"machine\":{},\n\"runs\":[\n{}\n]}}\n",
-            serde_json::to_string(&self.machine)?,
-            runs?.join(",\n")
-        );
-        std::fs::write(folder.join("faults.json"), json)?;
-        std::fs::write(folder.join("faults.md"), self.markdown())?;
-        std::fs::write(folder.join("faults.svg"), plot::latencies(self))?;
-        Ok(())
-    }
-
     /// Where, when and how.
-    pub fn conditions(&self) -> String {
+    pub fn how(&self) -> String {
         let Machine {
             cpu,
             cores,
@@ -108,16 +74,15 @@ impl Results {
             system,
             ..
         } = &self.machine;
-        let dates = || self.runs.iter().map(|run| run.date.as_str());
-        let (first, last) = (dates().min(), dates().max());
+        let (first, last) = self.dates(|run| &run.date);
         let all = |yes: fn(&Run) -> bool, words| {
             let said = !self.runs.is_empty() && self.runs.iter().all(yes);
             if said { words } else { "" }
         };
         format!(
             "{} to {}; {cpu}, {cores} cores for proxy, load and backends, {system}, Linux {kernel}; backends take 5 ms a request; {SECONDS} s of open-loop load, the fault begins after 3 s; latency counts from when a request was due{}{}",
-            first.unwrap_or("–"),
-            last.unwrap_or("–"),
+            first,
+            last,
             all(
                 |run| run.pinned,
                 "; one core for the proxy, one for the rest"
@@ -128,7 +93,7 @@ impl Results {
 
     /// The tables, ready for a README.
     pub fn markdown(&self) -> String {
-        let mut text = format!("{}.\n\n", self.conditions());
+        let mut text = format!("{}.\n\n", self.how());
         self.write_verdicts(&mut text)
             .and_then(|()| self.write_figures(&mut text))
             .expect("writing to a String must succeed");

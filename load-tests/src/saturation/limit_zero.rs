@@ -52,7 +52,7 @@ struct Order {
 
 /// One way, everything started anew.
 pub fn run(bench: &Bench, subject: Subject, case: &str, found: &mut Found) -> Result<()> {
-    let folder = bench.run_folder()?;
+    let folder = bench.folder()?;
     let mut fleet = Fleet::start("backends", BACKENDS + 1, SERVICE_MS, folder.path(), None)?;
     let (spare, pool) = fleet.addresses.split_last().context("a spare backend")?;
     let rates = folder.path().join("rates");

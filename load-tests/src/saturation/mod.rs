@@ -35,7 +35,7 @@ use self::fleet::SLOTS;
 use self::report::{Results, Run};
 use self::subject::{Place, Subject};
 use crate::report::Report;
-use crate::{interrupt, machine, peer};
+use crate::{campaign, interrupt, machine, peer};
 
 /// Descriptors that 10× of capacity may need in a client: all of a second's requests.
 const FILES: u64 = 60_000;
@@ -58,21 +58,8 @@ pub struct Options {
     /// The Portico to measure; `release/portico` beside this program if not given.
     #[arg(long)]
     portico: Option<PathBuf>,
-    /// Forget what the results' file holds; otherwise only what is run anew is replaced.
-    #[arg(long)]
-    fresh: bool,
-    /// Run nothing: write table and plot from the results' file.
-    #[arg(long)]
-    render: bool,
-    /// List the scenarios and run nothing.
-    #[arg(long)]
-    list: bool,
-    /// Keep each run's folder (configurations, logs), and say where.
-    #[arg(long)]
-    keep: bool,
-    /// Where results, table and plot are; `target/load-tests` if not given.
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    results: campaign::Keeping,
 }
 
 /// A scenario.
@@ -141,20 +128,9 @@ struct Bench {
 }
 
 impl Bench {
-    /// A run's folder, in memory where there is one: a disk's stalls are nobody's here.
-    fn run_folder(&self) -> Result<TempDir> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("portico-saturation.");
-        let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() {
-            builder.tempdir_in(memory)?
-        } else {
-            builder.tempdir()?
-        };
-        // nginx's workers give up root, and must still find their files.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), mode)?;
-        Ok(folder)
+    /// A run's folder.
+    fn folder(&self) -> Result<TempDir> {
+        campaign::folder_in_memory("portico-saturation.")
     }
 
     /// Where a subject is started, cores and threads left to it.
@@ -190,7 +166,7 @@ impl Bench {
 /// Runs what is asked for; writes the report after each run, so that nothing is lost.
 pub fn run(options: &Options) -> Result<()> {
     let chosen = chosen(&options.only)?;
-    if options.list {
+    if options.results.list {
         for (scenario, cases) in &chosen {
             println!("{}: {}", scenario.key, scenario.title);
             for (key, title) in cases {
@@ -201,40 +177,27 @@ pub fn run(options: &Options) -> Result<()> {
     }
     interrupt::install()?;
     machine::raise_file_limit_to(FILES)?;
-    let out = match &options.out {
-        Some(folder) => folder.clone(),
-        None => machine::target_folder()?.join("load-tests"),
-    };
-    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    let mut results = if options.fresh {
-        Results::default()
-    } else {
-        Results::read(&out)?
-    };
-    let done = if options.render {
-        Ok(())
-    } else {
-        campaign(options, &chosen, &mut results, &out)
-    };
-    results.write(&out)?;
-    println!("{}", results.markdown());
-    eprintln!("written: {}/saturation.{{md,json,svg}}", out.display());
-    done
+    campaign::carry_out(&options.results, |results, out| {
+        runs(options, &chosen, results, out)
+    })
 }
 
 /// A scenario and those of its cases that are asked for.
 type Chosen = (&'static Scenario, Vec<(&'static str, &'static str)>);
 
-fn campaign(options: &Options, chosen: &[Chosen], results: &mut Results, out: &Path) -> Result<()> {
+fn runs(options: &Options, chosen: &[Chosen], results: &mut Results, out: &Path) -> Result<()> {
     let began = Instant::now();
     let bench = Bench {
         program: match &options.portico {
             Some(program) => program.canonicalize()?,
             None => peer::portico_program()?,
         },
-        keep: options.keep,
+        keep: options.results.keep,
     };
-    let subjects = who_is_here(&options.proxy, &bench)?;
+    let subjects =
+        campaign::who_is_here(&Subject::ALL, &options.proxy, Subject::name, |subject| {
+            subject.version(&bench.program)
+        })?;
     let mut failed = 0;
     for (scenario, cases) in chosen {
         for (subject, version) in &subjects {
@@ -301,24 +264,6 @@ fn chosen(names: &[String]) -> Result<Vec<Chosen>> {
         }
     }
     Ok(chosen)
-}
-
-/// Who of `wanted` (everyone if empty) is installed, with versions.
-fn who_is_here(wanted: &[Subject], bench: &Bench) -> Result<Vec<(Subject, String)>> {
-    let mut here = Vec::new();
-    for subject in Subject::ALL {
-        if !wanted.is_empty() && !wanted.contains(&subject) {
-            continue;
-        }
-        match subject.version(&bench.program) {
-            Ok(version) => here.push((subject, version)),
-            Err(reason) => eprintln!("{}: not measured: {reason:#}", subject.name()),
-        }
-    }
-    if here.is_empty() {
-        bail!("nobody to measure; `load-tests setup` installs the peers");
-    }
-    Ok(here)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ const TOGETHER_US: u64 = 200;
 
 /// One case on one subject, everything started anew.
 pub fn run(bench: &Bench, subject: Subject, case: &Case, found: &mut Found) -> Result<()> {
-    let folder = bench.run_folder()?;
+    let folder = bench.folder()?;
     let mut fleet = Fleet::start("backends", BACKENDS + 1, SERVICE_MS, folder.path(), None)?;
     let (spare, pool) = fleet.addresses.split_last().context("a spare backend")?;
     let place = bench.place(folder.path(), pool, *spare, pool)?;

@@ -66,7 +66,7 @@ pub fn goodput(results: &Results) -> String {
     }
     let legend = format!(
         "Four backends of 10 at once × 20 ms that queue the rest inside themselves; 6 s at each load after 2 s at half of it. Dashed: told nothing; solid: told the capacity. {}.",
-        results.conditions()
+        results.conditions(|run| &run.date)
     );
     for (line, words) in wrapped(&legend, 135).iter().enumerate() {
         let style = "font-size=\"11\" fill=\"#666666\"";

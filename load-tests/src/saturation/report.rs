@@ -5,15 +5,14 @@
 //! what they must meet.
 
 use std::fmt::{self, Display, Write};
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::catalogue::{Limit, ROWS, Row};
 use super::figures::Found;
 use super::subject::Subject;
 use super::{SCENARIOS, Scenario, plot};
+use crate::campaign::{self, Kept};
 use crate::machine::Machine;
 use crate::scale::figure::shown;
 use crate::statistics::median;
@@ -52,41 +51,21 @@ impl Display for Run {
 }
 
 /// Every run kept.
-#[derive(Debug)]
-pub struct Results {
-    machine: Machine,
-    runs: Vec<Run>,
-}
+pub type Results = Kept<Run>;
 
-impl Default for Results {
-    fn default() -> Self {
-        Self {
-            machine: Machine::here(),
-            runs: Vec::new(),
-        }
+impl campaign::Run for Run {
+    const FILES: &'static str = "saturation";
+
+    fn report(kept: &Results) -> String {
+        kept.markdown()
+    }
+
+    fn plotted(kept: &Results) -> String {
+        plot::goodput(kept)
     }
 }
 
 impl Results {
-    /// Those in a folder; none if there is no file.
-    pub fn read(folder: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Stored {
-            machine: Machine,
-            runs: Vec<Run>,
-        }
-        let file = folder.join("saturation.json");
-        if !file.exists() {
-            return Ok(Self::default());
-        }
-        let stored: Stored = serde_json::from_str(&std::fs::read_to_string(&file)?)
-            .with_context(|| format!("{}: run with --fresh to start anew", file.display()))?;
-        Ok(Self {
-            machine: stored.machine,
-            runs: stored.runs,
-        })
-    }
-
     /// Adds a run; the first round of a case takes the place of all before.
     pub fn add(&mut self, run: Run) {
         let same = |old: &Run| {
@@ -104,38 +83,6 @@ impl Results {
             (scenario, case, run.subject, run.round)
         };
         self.runs.sort_by_key(place);
-    }
-
-    /// Writes JSON, Markdown and SVG.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let runs: Result<Vec<String>, _> = self.runs.iter().map(serde_json::to_string).collect();
-        let json = format!(
-            "{{\"machine\":{},\n\"runs\":[\n{}\n]}}\n",
-            serde_json::to_string(&self.machine)?,
-            runs?.join(",\n")
-        );
-        std::fs::write(folder.join("saturation.json"), json)?;
-        std::fs::write(folder.join("saturation.md"), self.markdown())?;
-        std::fs::write(folder.join("saturation.svg"), plot::goodput(self))?;
-        Ok(())
-    }
-
-    /// One line of where and when.
-    pub fn conditions(&self) -> String {
-        let Machine {
-            cpu,
-            cores,
-            kernel,
-            system,
-            memory_mib,
-        } = &self.machine;
-        let dates = || self.runs.iter().map(|run| run.date.as_str());
-        format!(
-            "{} to {}; {cpu}, {cores} cores for proxy, clients and backends together, {} GiB, {system}, Linux {kernel}",
-            dates().min().unwrap_or("–"),
-            dates().max().unwrap_or("–"),
-            memory_mib / 1024
-        )
     }
 
     fn runs_of<'a>(
@@ -179,7 +126,7 @@ impl Results {
         writeln!(
             text,
             "{}. Medians where there are rounds; bold: Portico misses what is asked of it.\n",
-            self.conditions()
+            self.conditions(|run| &run.date)
         )?;
         let mut versions: Vec<String> = Vec::new();
         for run in &self.runs {

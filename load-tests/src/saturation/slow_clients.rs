@@ -36,7 +36,7 @@ const MEMORY_POLL: Duration = Duration::from_millis(200);
 
 /// One subject, everything started anew.
 pub fn run(bench: &Bench, subject: Subject, _case: &str, found: &mut Found) -> Result<()> {
-    let folder = bench.run_folder()?;
+    let folder = bench.folder()?;
     let mut fleet = Fleet::start("backends", BACKENDS + 1, SERVICE_MS, folder.path(), None)?;
     let (spare, pool) = fleet.addresses.split_last().context("a spare backend")?;
     let place = bench.place(folder.path(), pool, *spare, pool)?;

@@ -54,7 +54,7 @@ const MAXIMUM_MS: u64 = 3_000;
 
 /// One case on one subject, everything started anew.
 pub fn run(bench: &Bench, subject: Subject, case: &str, found: &mut Found) -> Result<()> {
-    let folder = bench.run_folder()?;
+    let folder = bench.folder()?;
     match case {
         "edge" => edge(bench, subject, folder.path(), true, found)?,
         "edge-fresh" => edge(bench, subject, folder.path(), false, found)?,

@@ -29,14 +29,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
 
 use self::apps::Apps;
 use self::report::{Found, Results, Run};
 use self::router::{Router, Site};
 use crate::child::{OWN_PROGRAM, Plan, Running, StopSignal};
 use crate::report::Report;
-use crate::{interrupt, machine, peer};
+use crate::{campaign, interrupt, machine, peer};
 
 /// Backends that exist.
 const BACKENDS: usize = 4;
@@ -68,21 +67,8 @@ pub struct Options {
     /// Where everything is put while it runs: on a disk, as Portico's store is.
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Forget what the results' file holds; otherwise only what is run anew is replaced.
-    #[arg(long)]
-    fresh: bool,
-    /// Run nothing: write table and plot from the results' file.
-    #[arg(long)]
-    render: bool,
-    /// List the scenarios and run nothing.
-    #[arg(long)]
-    list: bool,
-    /// Keep the folder, and say where.
-    #[arg(long)]
-    keep: bool,
-    /// Where results, table and plot are; `target/load-tests` if not given.
-    #[arg(long)]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    results: campaign::Keeping,
 }
 
 /// A scenario.
@@ -200,7 +186,7 @@ struct Bench {
 /// Runs what is asked for; prints and writes the report after each scenario, so that nothing is lost.
 pub fn run(options: &Options) -> Result<()> {
     let scenarios = chosen(&options.only)?;
-    if options.list {
+    if options.results.list {
         for Scenario {
             key,
             title,
@@ -215,34 +201,18 @@ pub fn run(options: &Options) -> Result<()> {
     }
     interrupt::install()?;
     machine::raise_file_limit()?;
-    let out = match &options.out {
-        Some(folder) => folder.clone(),
-        None => machine::target_folder()?.join("load-tests"),
-    };
-    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
-    let mut results = if options.fresh {
-        Results::default()
-    } else {
-        Results::read(&out)?
-    };
-    let done = if options.render {
-        Ok(())
-    } else {
-        campaign(options, &scenarios, &mut results, &out)
-    };
-    results.write(&out)?;
-    println!("{}", results.markdown());
-    eprintln!("written: {}/scale.{{md,json,svg}}", out.display());
-    done
+    campaign::carry_out(&options.results, |results, out| {
+        runs(options, &scenarios, results, out)
+    })
 }
 
-fn campaign(
+fn runs(
     options: &Options,
     scenarios: &[&Scenario],
     results: &mut Results,
     out: &Path,
 ) -> Result<()> {
-    let folder = folder(options)?;
+    let folder = campaign::folder("portico-scale.", options.folder.as_deref())?;
     let mut bench = Bench::new(options, folder.path())?;
     let mut failed = 0;
     for scenario in scenarios {
@@ -272,25 +242,12 @@ fn campaign(
         results.add(run);
         results.write(out)?;
     }
-    if options.keep {
+    if options.results.keep {
         eprintln!("kept: {}", folder.keep().display());
     }
     drop(bench);
     ensure!(failed == 0, "{failed} scenarios broke off");
     Ok(())
-}
-
-/// Readable for those who give up root: nginx's workers, Portico's children.
-fn folder(options: &Options) -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("portico-scale.");
-    let folder = match &options.folder {
-        Some(parent) => builder.tempdir_in(parent)?,
-        None => builder.tempdir()?,
-    };
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), mode)?;
-    Ok(folder)
 }
 
 impl Bench {

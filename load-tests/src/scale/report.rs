@@ -5,14 +5,13 @@
 //! its peers stand beside each other.
 
 use std::fmt::{self, Display, Write};
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalogue::Row;
 use super::figure::{Figure, shown};
+use crate::campaign::{self, Kept};
 use crate::machine::Machine;
 use crate::plot::{self, Panel};
 
@@ -103,42 +102,24 @@ impl Display for Run {
 }
 
 /// The last run of every scenario.
-#[derive(Debug)]
-pub struct Results {
-    machine: Machine,
-    runs: Vec<Run>,
-}
+pub type Results = Kept<Run>;
 
-impl Default for Results {
-    fn default() -> Self {
-        Self {
-            machine: Machine::here(),
-            runs: Vec::new(),
-        }
+impl campaign::Run for Run {
+    const FILES: &'static str = "scale";
+
+    fn report(kept: &Results) -> String {
+        kept.markdown()
+    }
+
+    fn plotted(kept: &Results) -> String {
+        kept.plot()
     }
 }
 
 impl Results {
-    /// Those in a folder; none if there is no file.
-    pub fn read(folder: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Stored {
-            runs: Vec<Run>,
-        }
-        let file = folder.join("scale.json");
-        if !file.exists() {
-            return Ok(Self::default());
-        }
-        let stored: Stored = serde_json::from_str(&std::fs::read_to_string(&file)?)
-            .with_context(|| format!("{}: run with --fresh to start anew", file.display()))?;
-        Ok(Self {
-            runs: stored.runs,
-            ..Self::default()
-        })
-    }
-
     /// Adds a run in the place of the one before.
     pub fn add(&mut self, run: Run) {
+        self.machine = Machine::here();
         match self
             .runs
             .iter_mut()
@@ -154,38 +135,6 @@ impl Results {
         self.runs.sort_by_key(place);
     }
 
-    /// Writes JSON, Markdown and SVG.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let runs: Result<Vec<String>, _> = self.runs.iter().map(serde_json::to_string).collect();
-        let json = format!(
-            "{{\"machine\":{},\n\"runs\":[\n{}\n]}}\n",
-            serde_json::to_string(&self.machine)?,
-            runs?.join(",\n")
-        );
-        std::fs::write(folder.join("scale.json"), json)?;
-        std::fs::write(folder.join("scale.md"), self.markdown())?;
-        std::fs::write(folder.join("scale.svg"), self.plot())?;
-        Ok(())
-    }
-
-    fn conditions(&self) -> String {
-        let Machine {
-            cpu,
-            cores,
-            kernel,
-            system,
-            memory_mib,
-            ..
-        } = &self.machine;
-        let dates = || self.runs.iter().map(|run| run.date.as_str());
-        format!(
-            "{} to {}; {cpu}, {cores} cores for proxy, clients and backends together, {} GiB, {system}, Linux {kernel}",
-            dates().min().unwrap_or("–"),
-            dates().max().unwrap_or("–"),
-            memory_mib / 1024
-        )
-    }
-
     /// The tables.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
@@ -195,7 +144,7 @@ impl Results {
     }
 
     fn write_markdown(&self, text: &mut String) -> fmt::Result {
-        writeln!(text, "{}.\n", self.conditions())?;
+        writeln!(text, "{}.\n", self.conditions(|run| &run.date))?;
         for run in self.runs.iter().filter(|run| !is_peer(run)) {
             writeln!(text, "## {}: {}\n", run.scenario, run.title)?;
             writeln!(text, "| | found | at most | met |\n|---|---:|---:|---|")?;
@@ -282,7 +231,7 @@ impl Results {
                     .collect(),
             })
             .collect();
-        plot::draw(&panels, &self.conditions())
+        plot::draw(&panels, &self.conditions(|run| &run.date))
     }
 }
 
