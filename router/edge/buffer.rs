@@ -131,7 +131,10 @@ impl Buffer {
     pub fn grow(&mut self, bytes: usize) {
         if self.storage.len() < bytes {
             self.compact();
-            budget::took(bytes - self.storage.len());
+            let more = bytes - self.storage.len();
+            budget::took(more);
+            // Not up to twice as much, which nobody would count.
+            self.storage.reserve_exact(more);
             self.storage.resize(bytes, 0);
         }
     }

@@ -96,6 +96,54 @@ fn a_thousand_pipelined_requests_are_all_answered() {
 }
 
 #[test]
+fn pipelined_bodies_of_all_sizes_are_answered_in_order() {
+    let router = Router::with(&["edge.threads=1"]);
+    let echo = Backend::echo();
+    for (app, kept) in [("none", 0), ("some", 9_000), ("much", 1_000_000)] {
+        router.serve_with(app, &serde_json::json!({ "replay_bytes": kept }), &[&echo]);
+        for seed in 1..=4 {
+            assert_answered_in_order(&router, app, seed);
+        }
+    }
+}
+
+/// Bodies around the sizes of buffers, some requests in one write and some in
+/// pieces, each answered with its own body.
+fn assert_answered_in_order(router: &Router, app: &str, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let bodies: Vec<String> = (0..40)
+        .map(|number| {
+            let around = [0, 10, 250, 4_000, 8_000, 10_000, 16_000, 33_000];
+            let bytes = around[random.usize(..around.len())] + random.usize(..300);
+            let letter = char::from(b'a' + (number % 26) as u8);
+            std::iter::repeat_n(letter, bytes).collect()
+        })
+        .collect();
+    let mut all = String::new();
+    for body in &bodies {
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nHost: {app}.example\r\nContent-Length: {length}");
+        all += &format!("{head}\r\n\r\n{body}");
+    }
+    let mut client = router.client();
+    let mut writer = client.stream().try_clone().expect("it must be cloneable");
+    let sending = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut rest = all.as_bytes();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(random.usize(1..60_000)));
+            writer.write_all(piece).expect("the router must read on");
+            rest = after;
+        }
+    });
+    for (number, body) in bodies.iter().enumerate() {
+        let answer = client.answer().expect(200);
+        assert!(answer.text() == *body, "seed {seed}: the body of {number}");
+    }
+    sending.join().expect("all must be sent");
+}
+
+#[test]
 fn pipelined_requests_before_a_half_close_are_all_answered() {
     let router = Router::start();
     let backend = path_echo();

@@ -16,6 +16,10 @@ use crate::edge::http1::body::Broken;
 use crate::edge::http1::request::Refusal;
 use crate::observe::Counter;
 
+/// A buffer that a body outgrows becomes so much larger, or by an eighth: who sends
+/// slowly takes little more memory than he sent.
+const STEP_BYTES: usize = 32 * 1024;
+
 impl Upload {
     /// Reads more of a body of known length, of which nothing was sent, behind
     /// what there is of it. Ready once there is more.
@@ -38,8 +42,13 @@ impl Upload {
         let left = usize::try_from(self.body.remaining().unwrap_or(0)).unwrap_or(usize::MAX);
         let input = &mut work.input;
         if input.room() <= PARKED_ROOM {
+            // What an earlier request left in front of it is room as well.
+            input.compact();
+        }
+        if input.room() <= PARKED_ROOM {
             let all = (input.len() + PARKED_ROOM).saturating_add(left);
-            input.grow(all.min(2 * input.capacity()));
+            let step = (input.capacity() / 8).max(STEP_BYTES);
+            input.grow(all.min(input.capacity() + step));
         }
         // No further: what follows is the next request's.
         let most = left.min(input.room() - PARKED_ROOM);
