@@ -67,9 +67,10 @@ const TELLING: f64 = 0.85;
 /// have if all of it had been waiting.
 const HELPED: f64 = 0.4;
 /// After a step down that shortened nothing, at most so many times what was before
-/// it until a dip has told more, and that only where answers differ by less than
-/// this.
+/// it until a dip has told more.
 const IN_DOUBT: f64 = 1.25;
+/// And that only where the error of a window's mean is below this: of answers that
+/// differ, a step down tells too little.
 const PLAIN: f64 = 0.02;
 /// At most this much is cut in one step: it may be for nothing.
 const CUT: f64 = 0.5;
@@ -339,6 +340,8 @@ impl Limiter {
             let trust = 1.0 / (1.0 + 4.0 * mean.error);
             self.limit += (wanted - self.limit) * trust;
         }
+        // There is nothing below one to look at: no dip would tell what is in doubt.
+        self.is_base_known |= self.limit < 2.0;
     }
 
     /// Whether the limit has sunk far enough to tell, and answers take what they
@@ -397,6 +400,7 @@ impl Limiter {
     fn climb_out(&mut self, step: Step, mean: &Mean, now_us: u64, wall_us: u64) {
         self.phase = Phase::Cruise;
         self.limit = step.from;
+        self.ceiling = 0.0;
         if helped(&step, f64::from(self.applied), mean) {
             self.is_base_known = mean.us >= self.base_us * (0.95 - mean.error);
             if !self.is_base_known {

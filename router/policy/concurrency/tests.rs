@@ -286,3 +286,38 @@ fn a_window_that_became_full_raises_nothing() {
     assert_eq!(step(&mut limiter, true), FIRST);
     assert_eq!(step(&mut limiter, true), 2 * FIRST);
 }
+
+#[test]
+fn a_limit_that_sank_below_two_while_in_doubt_rises_again() {
+    let mut limiter = Limiter {
+        limit: 3.0,
+        applied: 3,
+        base_us: 20_000.0,
+        is_new: false,
+        windows: 10,
+        ..Limiter::default()
+    };
+    assert!(!limiter.is_base_known);
+    let mut now_us = 0;
+    let mut step = |limiter: &mut Limiter, mean_us: u64| {
+        now_us += 100_000;
+        let window = Window {
+            answers: 40,
+            sum_us: 40 * mean_us,
+            length_us: 100_000,
+            was_full: true,
+            awaiting: 0,
+            late_us: 0,
+        };
+        limiter.step(&window, now_us, now_us, MOST);
+    };
+    // Somebody else takes most of the backend.
+    limiter.next_dip_us = 500_000;
+    step(&mut limiter, 60_000);
+    assert!(limiter.limit < 2.0, "{limiter:?}");
+    // And leaves it; answers differ, as they do.
+    for round in 0..60 {
+        step(&mut limiter, if round % 2 == 0 { 16_000 } else { 24_000 });
+    }
+    assert!(limiter.limit > 3.0, "{limiter:?}");
+}
