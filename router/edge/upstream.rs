@@ -212,13 +212,6 @@ impl Checkout {
         }
     }
 
-    /// Whether those that wait for their clients take no more than half of the
-    /// places that there are for them.
-    pub fn is_spare(&self) -> bool {
-        let most = self.app.policy.max_concurrency;
-        self.backend().live().load.read().parked <= most / 2
-    }
-
     /// Its client has sent everything: the backend is waited for again, be there
     /// room or not.
     pub fn unpark(&self) {

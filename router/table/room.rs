@@ -43,6 +43,13 @@ impl App {
         limits.fold(0, |sum: u32, limit| sum.saturating_add(most - limit))
     }
 
+    /// Whether a backend has a place to spare for a client that is slow to send:
+    /// those take no more than half of the places that there are for them.
+    pub fn is_spare(&self, index: usize) -> bool {
+        let parked = self.backends[index].live().load.read().parked;
+        parked < (self.policy.max_concurrency / 2).max(1)
+    }
+
     /// A request waits for room.
     pub fn press(&self, now_us: u64) {
         let live = self.live();

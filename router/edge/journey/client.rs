@@ -272,14 +272,11 @@ impl<S: Wire> Client<S> {
         if self.poll_forced(cx).is_ready() {
             return Poll::Ready(Lapsed::Forced);
         }
-        self.deadline.poll(cx).map(|()| {
-            let is_dismissed = self.thread.roster.is_dismissed(self.deadline.slot());
-            if is_dismissed {
-                Lapsed::Dismissed
-            } else {
-                Lapsed::Late
-            }
-        })
+        // Whatever the deadline says, which may have been set anew since.
+        if self.thread.roster.is_dismissed(self.deadline.slot()) {
+            return Poll::Ready(Lapsed::Dismissed);
+        }
+        self.deadline.poll(cx).map(|()| Lapsed::Late)
     }
 
     /// It waits for nothing that others could do without.

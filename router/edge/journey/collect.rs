@@ -3,7 +3,8 @@
 //! Owns the wait for it, and how much is waited for. Until it is over the
 //! request has no backend, no connection to one and no place in a line, and
 //! holds one buffer that is not much larger than what came: clients that are
-//! slow to send keep nobody from an app. What is collected can be sent again.
+//! slow to send keep nobody from an app. What is collected can be sent again. (A
+//! named limit on requests at once counts it all the while: it asked.)
 //!
 //! | the body | a backend is asked |
 //! |---|---|
@@ -14,7 +15,7 @@
 //!
 //! A client that pauses may wait for an answer before it sends more. Its request
 //! goes to a backend as it is, if one has room to spare: half of the places that
-//! there are for clients that are slow to send. If none has, it is waited for as
+//! there are for clients that are slow to send, and one at least. If none has, it is waited for as
 //! before. An app that wants every request at once sets `replay_bytes` to 0.
 //!
 //! While it is waited for, its rate is judged ([`crate::policy::tempo`]). Where
@@ -121,8 +122,12 @@ impl Wait {
             return Poll::Ready(Err(Failed::Forced));
         }
         let slot = ex.client.deadline.slot();
+        let roster = &ex.client.thread.roster;
         if !std::mem::replace(&mut self.is_listed, true) {
-            ex.client.thread.roster.enter(slot, Awaits::Head);
+            roster.enter(slot, Awaits::Head);
+        } else if roster.is_dismissed(slot) {
+            // Asked before the deadline is set, which would forget it.
+            return Poll::Ready(Err(Failed::Dismissed));
         }
         if self.idle_at == 0 {
             let now = ex.now();
