@@ -383,6 +383,9 @@ fn keep_house(thread: &Thread, beat: &AtomicU64) {
     make_room(thread);
     thread.save_memory();
     thread.take_stock();
+    if let Some(text) = thread.shared.wanted.sum_up(now) {
+        thread.shared.events.post("apps_wanted", "", "", text);
+    }
     let cells = &thread.cells;
     cells.set(Gauge::BackendIdleConnections, thread.pool.held() as u64);
     if !thread.is_serving() {

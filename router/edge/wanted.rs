@@ -2,8 +2,9 @@
 //! every app there is leaves room for all other events.
 //!
 //! Owns the allowance, and what was left out of it. That one app is told of now
-//! and then only is its own ([`AppLive`](crate::table::AppLive)). Looked at by
-//! requests that find no backend, and by no others.
+//! and then only is its own ([`AppLive`](crate::table::AppLive)). Asked by
+//! requests that find no backend, and by no others; the sum is looked for by
+//! whoever keeps house, so that the last is told of too.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -15,16 +16,17 @@ use crate::policy::limit::{Meter, Pace, Rate};
 const TOLD: Rate = Rate::per_second(10);
 const TOLD_AT_ONCE: u32 = 100;
 
-/// What was left out is summed up once in so long.
-const SUMMED_EVERY_US: Micros = 10_000_000;
+/// What was left out is summed up so long after the first of it.
+const SUMMED_AFTER_US: Micros = 10_000_000;
 
 /// What may still be told.
 #[derive(Debug, Default)]
 pub struct Wanted {
     meter: Meter,
+    /// Since the last sum.
     left_out: AtomicU64,
-    /// When it was last summed up; 0: never.
-    summed_us: AtomicU64,
+    /// When the first of them was; 0: there is none.
+    since_us: AtomicU64,
 }
 
 impl Wanted {
@@ -32,20 +34,21 @@ impl Wanted {
     pub fn take(&self, now_us: Micros) -> bool {
         let pace = Pace::new(TOLD, Some(TOLD_AT_ONCE));
         let may = self.meter.take(pace, now_us.saturating_mul(1_000)).is_ok();
-        self.left_out.fetch_add(u64::from(!may), Relaxed);
+        if !may && self.left_out.fetch_add(1, Relaxed) == 0 {
+            self.since_us.store(now_us.max(1), Relaxed);
+        }
         may
     }
 
     /// A sentence about what was left out, if it is time for one.
     pub fn sum_up(&self, now_us: Micros) -> Option<String> {
-        let summed_us = self.summed_us.load(Relaxed);
-        let is_due = summed_us == 0 || now_us.saturating_sub(summed_us) >= SUMMED_EVERY_US;
-        if !is_due || self.left_out.load(Relaxed) == 0 {
+        let since_us = self.since_us.load(Relaxed);
+        if since_us == 0 || now_us.saturating_sub(since_us) < SUMMED_AFTER_US {
             return None;
         }
-        let (word, now_us) = (&self.summed_us, now_us.max(1));
-        word.compare_exchange(summed_us, now_us, Relaxed, Relaxed)
-            .ok()?;
+        // Before the count, so that whoever finds that at 0 begins anew.
+        let word = &self.since_us;
+        word.compare_exchange(since_us, 0, Relaxed, Relaxed).ok()?;
         let left_out = self.left_out.swap(0, Relaxed);
         Some(format!(
             "more apps are wanted than are told of one by one, {TOLD}: \
@@ -72,12 +75,10 @@ mod tests {
         }
         let most = u64::from(TOLD_AT_ONCE) + 20 * u64::from(TOLD.count);
         assert!((most - 1..=most + 1).contains(&told), "{told}");
-        assert_eq!(sums.len(), 2, "{sums:?}");
-        assert!(sums[0].contains("10/s: of 1 more"), "{}", sums[0]);
-        // None is lost: what came after the last sum is in the next.
-        let later_us = 60 * SECOND_US;
-        assert!(wanted.take(later_us));
-        sums.extend(wanted.sum_up(later_us));
+        assert_eq!(sums.len(), 1, "{sums:?}");
+        // None is lost, though nobody asks any more.
+        assert_eq!(wanted.sum_up(21 * SECOND_US), None, "not yet");
+        sums.extend(wanted.sum_up(60 * SECOND_US));
         let count = |sum: &String| -> u64 {
             let word = sum
                 .split("of ")
@@ -85,7 +86,9 @@ mod tests {
                 .and_then(|rest| rest.split(' ').next());
             word.and_then(|word| word.parse().ok()).expect("a number")
         };
-        assert_eq!(sums.iter().map(count).sum::<u64>(), 100_000 - told);
-        assert_eq!(wanted.sum_up(2 * later_us), None, "nothing was left out");
+        let counts: Vec<u64> = sums.iter().map(count).collect();
+        assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
+        assert_eq!(counts.iter().sum::<u64>(), 100_000 - told);
+        assert_eq!(wanted.sum_up(200 * SECOND_US), None, "nothing was left out");
     }
 }

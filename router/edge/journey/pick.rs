@@ -194,11 +194,7 @@ pub(super) fn tell_wanted(thread: &Thread, app: &App) {
     if !live.is_wanted_due(now_us) {
         return;
     }
-    let may = shared.wanted.take(now_us);
-    if let Some(text) = shared.wanted.sum_up(now_us) {
-        shared.events.post("apps_wanted", "", "", text);
-    }
-    if !may {
+    if !shared.wanted.take(now_us) {
         thread.cells.inc(Counter::WantedUntold);
     } else if live.may_tell_wanted(now_us) {
         let text = match app.backends.len() {
