@@ -196,8 +196,9 @@ metrics! {
     }
 
     HELD "portico_boot_waits_total" ["requests" Sum] ("outcome")
-    "Requests that found no backend of their app accepting connections and were held for one to come up: served, waited as long as they may, or the client left. A queue that is full counts as one of portico_queue_waits_total." {
-        HeldServed ("served") HeldTimedOut ("timeout") HeldClientLeft ("client_left")
+    "Requests that found no backend of their app accepting connections and were held for one to come up: served, waited as long as they may, nothing left to wait for (its app or its last backend was taken away, and the request is as one that just came), or the client left. A queue that is full counts as one of portico_queue_waits_total." {
+        HeldServed ("served") HeldTimedOut ("timeout") HeldGone ("gone")
+        HeldClientLeft ("client_left")
     }
 
     QUEUE "portico_queue_waits_total" ["requests" Sum] ("outcome")

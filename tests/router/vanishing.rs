@@ -94,6 +94,26 @@ fn who_waits_for_room_is_told_at_once_that_no_backend_is_left() {
 }
 
 #[test]
+fn who_is_held_is_told_at_once_that_the_app_is_gone() {
+    let (router, only, _busy, mut waiting) = waiting(&json!({ "boot_wait": "60s" }), 3);
+    only.crash();
+    router.wait_event("app_wanted", "shop", "");
+    router.delete("/v1/apps/shop?wait=active").expect(200);
+    for client in &mut waiting {
+        client.answer().refused(503, "H14");
+    }
+    // Some may have been waiting for room still.
+    let gone = |family: &str| router.counted(family, "outcome=\"gone\"");
+    eventually("they count as such", || {
+        let held = gone("portico_boot_waits_total");
+        let both = held + gone("portico_queue_waits_total");
+        (held >= 1.0 && both >= 3.0).then_some(())
+    });
+    let late = router.counted("portico_boot_waits_total", "outcome=\"timeout\"");
+    assert_eq!(late, 0.0);
+}
+
+#[test]
 fn who_waits_for_room_waits_for_the_next_first_backend() {
     let (router, only, _busy, mut waiting) = waiting(&json!({ "boot_wait": "30s" }), 3);
     router

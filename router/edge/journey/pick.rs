@@ -291,11 +291,13 @@ fn counter(held: bool, ended: &Result<Checkout, Unserved>) -> Counter {
         Err(Unserved::Shed) => Counter::QueueShed,
         Err(Unserved::Failed(Failed::Client(_))) if held => Counter::HeldClientLeft,
         Err(Unserved::Failed(Failed::Client(_))) => Counter::QueueClientLeft,
-        Err(Unserved::Failed(_) | Unserved::Gone | Unserved::HeldLong) if held => {
-            Counter::HeldTimedOut
-        }
-        Err(Unserved::Gone | Unserved::HeldLong) => Counter::QueueGone,
-        Err(Unserved::Failed(_)) => Counter::QueueTimedOut,
+        // H14: the app itself is gone.
+        Err(Unserved::Gone | Unserved::Failed(Failed::Answer(Code::H14))) => match held {
+            true => Counter::HeldGone,
+            false => Counter::QueueGone,
+        },
+        Err(Unserved::Failed(_) | Unserved::HeldLong) if held => Counter::HeldTimedOut,
+        Err(Unserved::Failed(_) | Unserved::HeldLong) => Counter::QueueTimedOut,
     }
 }
 
