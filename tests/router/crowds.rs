@@ -228,10 +228,11 @@ fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
     let mut busy: Vec<Client> = Vec::new();
     let mut ask = || {
         let mut client = router.client();
-        client.send("GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n");
+        // GETs that are answered late go to a second backend as well.
+        client.send("POST / HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 0\r\n\r\n");
         busy.push(client);
     };
-    // Each takes two.
+    // Each takes two descriptors.
     for number in 1.. {
         ask();
         eventually("its backend has it, or it waits to be accepted", || {
