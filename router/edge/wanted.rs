@@ -1,15 +1,18 @@
 //! How many apps are told of as wanted, over all apps of the process: who asks for
 //! every app there is leaves room for all other events.
 //!
-//! Owns the allowance, and what was left out of it. That one app is told of now
-//! and then only is its own ([`AppLive`](crate::table::AppLive)). Asked by
-//! requests that find no backend, and by no others; the sum is looked for by
+//! Owns the telling, the allowance, and what was left out of it. That one app is
+//! told of now and then only is its own ([`AppLive`](crate::table::AppLive)). Asked
+//! by requests that find no backend, and by no others; the sum is looked for by
 //! whoever keeps house, so that the last is told of too.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::clock::Micros;
+use super::thread::Thread;
+use crate::observe::Counter;
 use crate::policy::limit::{Meter, Pace, Rate};
+use crate::table::App;
 
 /// Apps told of, a second, and at once after a quiet time: a platform that starts
 /// apps on demand hears of each, a scanner's hundred thousand stay few.
@@ -54,6 +57,27 @@ impl Wanted {
             "more apps are wanted than are told of one by one, {TOLD}: \
              of {left_out} more requests that found no backend nothing was said"
         ))
+    }
+}
+
+/// Tells operators, and whoever starts backends on demand, that a request needs
+/// one of an app that has none; now and then while requests come, and of so many
+/// apps.
+#[cold]
+pub fn tell(thread: &Thread, app: &App) {
+    let (now_us, shared) = (thread.clock.recent(), &thread.shared);
+    let live = app.live();
+    if !live.is_wanted_due(now_us) {
+        return;
+    }
+    if !shared.wanted.take(now_us) {
+        thread.cells.inc(Counter::WantedUntold);
+    } else if live.may_tell_wanted(now_us) {
+        let text = match app.backends.len() {
+            0 => "a request came, and no backend is registered".to_owned(),
+            down => format!("a request came, and none of {down} backends accepts connections"),
+        };
+        shared.events.post("app_wanted", &app.name, "", text);
     }
 }
 

@@ -71,6 +71,7 @@ use super::http1::request_writer::{self, Forwarding};
 use super::http1::response::ResponseHead;
 use super::http1::scan::Scan;
 use super::thread::Open;
+use super::wanted;
 use crate::observe::{Code, Counter};
 use crate::table::App;
 
@@ -276,7 +277,7 @@ async fn route<S: Wire>(
         return answer(client, work, ledger, upload, Code::H80).await;
     }
     if app.backends.is_empty() && !pick::waits_for_first(&app) {
-        pick::tell_wanted(&client.thread, &app);
+        wanted::tell(&client.thread, &app);
         return answer(client, work, ledger, upload, Code::H14).await;
     }
     let mut exchange = Exchange::new(client, work, ledger, upload, app);

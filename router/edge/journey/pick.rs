@@ -27,8 +27,8 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::open;
 use crate::edge::clock::Micros;
-use crate::edge::thread::Thread;
 use crate::edge::upstream::Checkout;
+use crate::edge::wanted;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::admission::{Joining, NoPlace, Turn, Waiter};
 use crate::policy::balance::{Ask, Candidates, Choice, Tried};
@@ -158,7 +158,7 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
             Found::None if ex.app.backends.is_empty() => {
                 let patience = boot_wait(ex).filter(|_| waits_for_first(&ex.app));
                 let Some(patience) = patience else {
-                    tell_wanted(&ex.client.thread, &ex.app);
+                    wanted::tell(&ex.client.thread, &ex.app);
                     return Err(Failed::Answer(Code::H14));
                 };
                 if let Some(checkout) = wait(ex, Wait::Boot(patience)).await? {
@@ -182,27 +182,6 @@ pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, 
 /// Whether requests wait for the app's first backend.
 pub(super) fn waits_for_first(app: &App) -> bool {
     app.policy.boot_wait.is_some_and(|wait| !wait.is_zero())
-}
-
-/// Tells operators, and whoever starts backends on demand, that a request needs
-/// one of an app that has none; now and then while requests come, and of so many
-/// apps.
-#[cold]
-pub(super) fn tell_wanted(thread: &Thread, app: &App) {
-    let (now_us, shared) = (thread.clock.recent(), &thread.shared);
-    let live = app.live();
-    if !live.is_wanted_due(now_us) {
-        return;
-    }
-    if !shared.wanted.take(now_us) {
-        thread.cells.inc(Counter::WantedUntold);
-    } else if live.may_tell_wanted(now_us) {
-        let text = match app.backends.len() {
-            0 => "a request came, and no backend is registered".to_owned(),
-            down => format!("a request came, and none of {down} backends accepts connections"),
-        };
-        shared.events.post("app_wanted", &app.name, "", text);
-    }
 }
 
 /// Every backend was met, and one that is still there met the request too.
@@ -376,7 +355,7 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Option<Ch
         return Err(Failed::Answer(Code::H11));
     }
     if wait != Wait::Room {
-        tell_wanted(&ex.client.thread, &ex.app);
+        wanted::tell(&ex.client.thread, &ex.app);
     }
     let since = ex.now();
     let live = Arc::clone(ex.app.live());
@@ -431,7 +410,7 @@ fn hold<S: Wire>(
     };
     let wait = boot_wait(ex).filter(|_| may_come && ex.tries.tried.is_empty());
     if let Some(wait) = wait {
-        tell_wanted(&ex.client.thread, &ex.app);
+        wanted::tell(&ex.client.thread, &ex.app);
         place.hold();
         patience.turn(ex, Wait::Boot(wait));
     }
