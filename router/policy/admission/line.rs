@@ -110,11 +110,13 @@ impl Line {
             return wakers;
         }
         let promised_below = self.promised_below;
-        let is_old = |place: &Place| {
-            place.ticket >= promised_below && now_us.saturating_sub(place.since_us) > pace.depth_us
-        };
-        while self.places.front().is_some_and(is_old) {
-            let Some(place) = self.places.pop_front() else {
+        // Behind those who still get their turn.
+        let first = self
+            .places
+            .partition_point(|place| place.ticket < promised_below);
+        let is_old = |place: &Place| now_us.saturating_sub(place.since_us) > pace.depth_us;
+        while self.places.get(first).is_some_and(is_old) {
+            let Some(place) = self.places.remove(first) else {
                 break;
             };
             self.standing.shed(now_us);

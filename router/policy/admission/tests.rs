@@ -350,7 +350,10 @@ fn those_near_their_turn_when_a_line_comes_to_stand_get_it_in_order() {
         let served = waiting.remove(at.unwrap()).unwrap();
         assert!(number >= 6 || at == Some(0), "number {number} was {at:?}");
         served.served(now_us, &PACE);
+        let before = waiting.len();
         waiting.retain_mut(|one| turn(one) == Poll::Pending);
+        // Who waited long and is far from it is not kept until they had theirs.
+        assert!(number > 0 || waiting.len() < before - 5, "{before} waited");
         if waiting.is_empty() {
             return;
         }
