@@ -136,9 +136,6 @@ impl Wait {
             self.look_again(ex, now);
         }
         while ex.client.deadline.poll(cx).is_ready() {
-            if ex.client.thread.roster.is_dismissed(slot) {
-                return Poll::Ready(Err(Failed::Dismissed));
-            }
             let now = ex.now();
             if now >= ex.expires_at {
                 return Poll::Ready(Err(Failed::Answer(Code::H12)));
