@@ -144,35 +144,31 @@ fn changing(change: impl Fn(Setup) -> Setup, before: f64, after: f64, p99_ms: u6
     }
 }
 
+/// All backends are like that from one moment to another.
+fn all_are(mode: Mode, from_us: Micros, until_us: Micros) -> impl Fn(Setup) -> Setup {
+    move |setup| Setup {
+        faults: Schedule::default().everywhere(4, from_us, until_us, mode),
+        ..setup
+    }
+}
+
 #[test]
 fn service_that_takes_twice_as_long_is_found_out() {
-    let slow = |setup| Setup {
-        faults: Schedule::default().everywhere(4, 2 * SECOND, 20 * SECOND, Mode::Slow(2)),
-        ..setup
-    };
+    let slow = all_are(Mode::Slow(2), 2 * SECOND, 20 * SECOND);
     changing(slow, 1.0, 0.5, 160);
 }
 
 #[test]
 fn service_that_takes_half_as_long_is_found_out() {
-    let fast = |setup| Setup {
-        faults: Schedule::default().everywhere(4, 0, 2 * SECOND, Mode::Slow(2)),
-        ..setup
-    };
+    let fast = all_are(Mode::Slow(2), 0, 2 * SECOND);
     changing(fast, 0.5, 1.0, 120);
 }
 
 #[test]
 fn workers_that_come_and_go_are_found_out() {
-    let less = |setup| Setup {
-        faults: Schedule::default().everywhere(4, 2 * SECOND, 20 * SECOND, Mode::Workers(5)),
-        ..setup
-    };
+    let less = all_are(Mode::Workers(5), 2 * SECOND, 20 * SECOND);
     changing(less, 1.0, 0.5, 120);
-    let more = |setup| Setup {
-        faults: Schedule::default().everywhere(4, 0, 2 * SECOND, Mode::Workers(5)),
-        ..setup
-    };
+    let more = all_are(Mode::Workers(5), 0, 2 * SECOND);
     changing(more, 0.5, 1.0, 120);
 }
 
