@@ -47,18 +47,10 @@ fn echoes(pipe: &mut Client, word: &str) {
     assert_eq!(pipe.take(word.len()), word.as_bytes());
 }
 
-/// The edge that serves and control, if both do. While control is replaced
-/// nobody answers.
+/// The edge that serves and control, if both do.
 fn manned(router: &Router) -> Option<(u32, u32)> {
-    let mut client = Client::try_connect(router.admin()).ok()?;
-    client.try_send(format!(
-        "GET /processes HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        router.admin()
-    ));
-    let answer = client.try_answer_to("GET").ok()?;
-    (answer.status == 200).then_some(())?;
-    let table = answer.json();
-    let rows = table.as_array().or_else(|| table["processes"].as_array())?;
+    let table = router.shown("/processes")?;
+    let rows = table["processes"].as_array()?;
     let serving = |role: &str| {
         let is_it = |row: &&Value| row["role"] == role && row["state"] == "ready";
         let pid = rows.iter().find(is_it)?["pid"].as_u64()?;

@@ -30,16 +30,8 @@ impl Dice {
 /// Processes of this role, those that stand by among them; `None`: control
 /// does not answer just now.
 fn pids(router: &Router, role: &str) -> Option<Vec<u32>> {
-    let mut client = Client::try_connect(router.admin()).ok()?;
-    client.try_send(format!(
-        "GET /processes HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        router.admin()
-    ));
-    let answer = client
-        .try_answer_to("GET")
-        .ok()
-        .filter(|it| it.status == 200)?;
-    let rows = answer.json()["processes"].as_array()?.clone();
+    let table = router.shown("/processes")?;
+    let rows = table["processes"].as_array()?;
     let of_role = rows.iter().filter(|row| row["role"] == role);
     let pids = of_role.filter_map(|row| row["pid"].as_u64());
     Some(pids.filter(|&pid| pid > 0).map(|pid| pid as u32).collect())

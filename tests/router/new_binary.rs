@@ -167,7 +167,7 @@ fn the_successor_does_all_that_a_supervisor_does() {
     fs::write(&file, text.replace("threads = 2", "threads = 3")).expect("it is ours");
     router.signal(Signal::HUP);
     eventually("the new settings hold", || {
-        let config = router.admin_get("/config").json();
+        let config = router.shown("/config")?;
         (config["settings"]["edge.threads"] == 3).then_some(())
     });
     // The lock is still held, and another supervisor is told whose it is.
@@ -219,11 +219,11 @@ fn signals_during_an_upgrade_are_neither_lost_nor_deadly() {
     router.signal(Signal::USR2);
     binary::succeeded(&router, 4);
     within(binary::LIMIT, "the new settings hold", || {
-        let config = router.admin_get("/config").json();
+        let config = router.shown("/config")?;
         (config["settings"]["edge.threads"] == 3).then_some(())
     });
     router.get("shop", "/").expect(200);
-    let status = binary::status(&router).expect("it must answer");
+    let status = eventually("it answers", || binary::status(&router));
     assert_eq!(status["attempt"], 4, "the second signal began nothing");
     router.stop();
 }

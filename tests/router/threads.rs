@@ -81,12 +81,7 @@ fn edges(router: &Router) -> Vec<u32> {
 #[track_caller]
 fn state(router: &Router, edge: u32) -> String {
     eventually("control tells of the edge", || {
-        let mut client = Client::try_connect(router.admin()).ok()?;
-        client.try_send(format!(
-            "GET /processes HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            router.admin()
-        ));
-        let table = client.try_answer_to("GET").ok()?.json();
+        let table = router.shown("/processes")?;
         let row = table["processes"]
             .as_array()?
             .iter()

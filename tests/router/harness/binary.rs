@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::router::PORTICO;
-use super::{Client, Router, within};
+use super::{Router, within};
 
 /// How long an upgrade may take on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -56,14 +56,7 @@ pub fn put(source: &Path, mode: u32, target: &Path) {
 
 /// What the supervisor says of its last upgrade, if it was asked and answers.
 pub fn status(router: &Router) -> Option<Value> {
-    let mut client = Client::try_connect(router.admin()).ok()?;
-    client.try_send(format!(
-        "GET /processes HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-        router.admin()
-    ));
-    let answer = client.try_answer_to("GET").ok()?;
-    (answer.status == 200 && answer.complete).then_some(())?;
-    let table: Value = serde_json::from_slice(&answer.body).ok()?;
+    let table = router.shown("/processes")?;
     let rows = table["processes"].as_array()?.iter();
     let mut supervisors = rows.filter(|row| row["role"] == "supervisor");
     Some(supervisors.next()?["upgrade"].clone())

@@ -97,12 +97,24 @@ impl Router {
 
     /// What the admin port answers, if anyone does.
     pub fn admin_status(&self, path: &str) -> Option<u16> {
+        Some(self.try_admin_get(path)?.status)
+    }
+
+    /// What the admin port shows, if anyone does: for polls that may meet a
+    /// control that goes, or the next before it is ready.
+    pub fn shown(&self, path: &str) -> Option<Value> {
+        let answer = self.try_admin_get(path)?;
+        let is_whole = answer.status == 200 && answer.complete;
+        is_whole.then(|| answer.json())
+    }
+
+    fn try_admin_get(&self, path: &str) -> Option<Answer> {
         let mut client = Client::try_connect(self.admin).ok()?;
         client.try_send(format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
             self.admin
         ));
-        Some(client.try_answer_to("GET").ok()?.status)
+        client.try_answer_to("GET").ok()
     }
 
     fn setup(&self) -> &Setup {
@@ -259,7 +271,8 @@ impl Router {
         )
     }
 
-    /// `GET` on the admin port, without a token.
+    /// `GET` on the admin port, without a token; fails if nobody answers, as
+    /// while control is replaced: see [`Router::shown`].
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> Answer {
         request(self.admin, "GET", path, &[], "")
@@ -324,9 +337,7 @@ impl Router {
     #[track_caller]
     pub fn process(&self, role: &str) -> u32 {
         eventually(&format!("/processes names a running {role}"), || {
-            let answer = self.admin_get("/processes");
-            (answer.status == 200).then_some(())?;
-            let pid = find_pid(&answer.json(), role)?;
+            let pid = find_pid(&self.shown("/processes")?, role)?;
             processes::alive(pid).then_some(pid)
         })
     }
