@@ -52,6 +52,11 @@ fn what_an_app_cannot_do_is_refused_at_once_and_what_it_can_is_done() {
     for load in &loads {
         load.wait(300);
     }
+    // Noise may mislead it for a few seconds, and a busy machine is noise.
+    eventually("its limit is learned", || {
+        let limit = router.backend("shop", "web.1")["limit"].as_u64();
+        limit.is_some_and(|limit| limit <= 8).then_some(())
+    });
     let sent: Vec<Sent> = loads.into_iter().flat_map(Load::stop).collect();
     let done: Vec<_> = sent.iter().filter(|sent| sent.is(200)).collect();
     assert!(done.len() >= 20, "{} of {}", done.len(), sent.len());
@@ -63,8 +68,6 @@ fn what_an_app_cannot_do_is_refused_at_once_and_what_it_can_is_done() {
         assert_eq!(answer.header("retry-after"), Some("1"));
         assert_ne!(answer.header("connection"), Some("close"));
     }
-    let limit = router.backend("shop", "web.1")["limit"].as_u64();
-    assert!(limit.is_some_and(|limit| limit <= 8), "{limit:?}");
 }
 
 #[test]
@@ -82,7 +85,7 @@ fn nothing_is_shed_once_a_spike_is_over() {
         codes(&load.stop()).is_empty().then_some(())
     });
     assert!(
-        over.elapsed() < Duration::from_secs(5),
+        over.elapsed() < Duration::from_secs(15),
         "{:?}",
         over.elapsed()
     );
@@ -220,7 +223,7 @@ fn long_polls_of_an_app_that_was_quick_keep_nobody_out() {
     quick.send(get("shop", "/quick"));
     quick.answer().expect(200);
     assert!(
-        began.elapsed() < Duration::from_secs(7),
+        began.elapsed() < Duration::from_secs(10),
         "{:?}",
         began.elapsed()
     );
