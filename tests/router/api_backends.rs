@@ -162,8 +162,8 @@ fn heartbeats_keep_a_short_lease_alive() {
     let (leased, steady) = (Backend::named("leased"), Backend::named("steady"));
     router.serve("shop", &[]);
     place(&router, "steady", &steady, json!({}));
-    place(&router, "web.1", &leased, json!({ "lease_seconds": 2 }));
-    let until = Instant::now() + Duration::from_secs(5);
+    place(&router, "web.1", &leased, json!({ "lease_seconds": 4 }));
+    let until = Instant::now() + Duration::from_secs(9);
     while Instant::now() < until {
         router
             .post("/v1/apps/shop/backends/web.1/heartbeat", &json!({}))

@@ -172,7 +172,7 @@ fn h11_when_the_wait_in_the_queue_is_too_long() {
     router.get("shop", "/waits").refused(503, "H11");
     let waited = started.elapsed();
     assert!(
-        waited >= Duration::from_secs(4) && waited < Duration::from_secs(9),
+        waited >= Duration::from_secs(4) && waited < Duration::from_secs(20),
         "{waited:?}"
     );
     let line = router.logged_code("/waits", "H11");
@@ -180,7 +180,7 @@ fn h11_when_the_wait_in_the_queue_is_too_long() {
         .trim_end_matches("ms")
         .parse()
         .expect("a number of ms");
-    assert!((4000..9000).contains(&queue), "{line:?}");
+    assert!((4000..20_000).contains(&queue), "{line:?}");
 }
 
 #[test]

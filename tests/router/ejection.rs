@@ -92,7 +92,7 @@ fn a_connection_that_never_opens_ejects_at_once() {
         assert_eq!(client.answer().expect(200).text(), "alive");
     }
     assert!(
-        began.elapsed() < Duration::from_secs(8),
+        began.elapsed() < Duration::from_secs(15),
         "{:?}",
         began.elapsed()
     );

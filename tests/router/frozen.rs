@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{Child, Conduct, Instance, Load, Router, get, within};
 
 /// Far above the learned time, far below any other timeout.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(10);
 
 fn pool(router: &Router, policy: &serde_json::Value, children: &[&Child]) {
     let addresses: Vec<_> = children.iter().map(|child| child.address()).collect();

@@ -262,12 +262,12 @@ fn a_slow_but_steady_answer_outlives_the_idle_timeout() {
         if conn.request().is_some() {
             conn.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
             for _ in 0..10 {
-                pause(Duration::from_millis(150));
+                pause(Duration::from_millis(400));
                 conn.write("x");
             }
         }
     });
-    router.serve_with("shop", &json!({ "idle_timeout": "1s" }), &[&backend]);
+    router.serve_with("shop", &json!({ "idle_timeout": "3s" }), &[&backend]);
     let answer = router.get("shop", "/steady").expect(200);
     assert!(answer.complete, "the idle time is rolling");
 }
@@ -329,15 +329,11 @@ fn h12_no_first_byte_in_time() {
 fn the_first_byte_timeout_starts_at_the_end_of_the_request() {
     let router = Router::start();
     let backend = Backend::echo();
-    router.serve_with(
-        "shop",
-        &json!({ "first_byte_timeout": "500ms" }),
-        &[&backend],
-    );
+    router.serve_with("shop", &json!({ "first_byte_timeout": "2s" }), &[&backend]);
     let mut client = router.client();
     client.send("POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 8\r\n\r\n");
     for byte in b"slowbody" {
-        pause(Duration::from_millis(150));
+        pause(Duration::from_millis(300));
         client.send([*byte]);
     }
     client.answer().expect(200);

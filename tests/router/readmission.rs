@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::harness::{Conduct, Instance, Load, Router, eventually, get};
 
 /// Generous beside the two seconds that are meant: other tests run too.
-const SOON: Duration = Duration::from_secs(8);
+const SOON: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_crashed_backend_is_back_soon_after_its_restart() {

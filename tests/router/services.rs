@@ -3,7 +3,6 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -178,7 +177,7 @@ fn as_process_1_it_reaps_drains_and_upgrades() {
         .output()
         .expect("nsenter must run");
     assert!(entered.status.success() || !rustix::process::geteuid().is_root());
-    within(Duration::from_secs(10), "no zombie is left", || {
+    eventually("no zombie is left", || {
         let zombies = children()
             .into_iter()
             .filter(|pid| processes::is_zombie(*pid));

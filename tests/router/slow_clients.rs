@@ -33,9 +33,11 @@ fn answered(client: &Client) -> bool {
     !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
+/// Fails if it took less than this, or so long that another time than this must
+/// have ended it, if any: no other is below ten heads'.
 #[track_caller]
 fn assert_about(took: Duration, time: Duration) {
-    assert!(took >= time * 9 / 10 && took < time * 3, "{took:?}");
+    assert!(took >= time * 9 / 10 && took < HEAD * 8, "{took:?}");
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn dripped_bodies_and_sipped_answers_end_and_slow_ones_live() {
             let begun = Instant::now();
             while !answered(&client) && client.try_send("x") {
                 pause(Duration::from_millis(500));
-                assert!(begun.elapsed() < Duration::from_secs(18));
+                assert!(begun.elapsed() < Duration::from_secs(40));
             }
             assert!(begun.elapsed() > Duration::from_secs(9));
             client.answer().refused(408, "H26");
@@ -238,7 +240,7 @@ fn slow_clients_cost_little_memory_from_their_first_byte_to_their_last() {
         clients.push(client);
     }
     let (mut most, mut buffers) = (0, 0.0_f64);
-    within(Duration::from_secs(40), "all heads are refused", || {
+    within(Duration::from_secs(90), "all heads are refused", || {
         for client in &mut clients {
             client.try_send("x");
         }

@@ -220,12 +220,12 @@ fn early_hints_may_precede_a_101() {
 fn an_idle_pipe_is_cut() {
     let router = Router::start();
     let backend = pipe_echo();
-    router.serve_with("shop", &json!({ "idle_timeout": "400ms" }), &[&backend]);
+    router.serve_with("shop", &json!({ "idle_timeout": "2s" }), &[&backend]);
     let mut client = router.client();
     client.send(ASK);
     assert_eq!(client.head().expect("101 must come").status, 101);
     for _ in 0..5 {
-        crate::harness::pause(Duration::from_millis(150));
+        crate::harness::pause(Duration::from_millis(500));
         client.send("x");
         client.take(1);
     }
