@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Router, eventually, pause};
+use crate::harness::{Backend, Router, pause, within};
 
 fn counts(router: &Router, app: &str, requests: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
@@ -29,7 +29,7 @@ fn requests_spread_over_backends() {
     ];
     router.serve("shop", &[&backends[0], &backends[1], &backends[2]]);
     // A busy machine has hiccups, and who had one gets less for a moment.
-    eventually("each gets its part", || {
+    within(Duration::from_secs(120), "each gets its part", || {
         let counts = counts(&router, "shop", 600);
         let is_fair = counts.len() == 3 && counts.values().all(|&count| count > 100);
         is_fair.then_some(())
