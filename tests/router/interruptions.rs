@@ -419,8 +419,8 @@ fn bytes_after_an_answer_are_never_taken_for_the_next_answer() {
 #[test]
 fn h26_408_a_head_that_does_not_arrive_in_time() {
     let router = Router::start();
-    let mut client = Client::connect(router.http());
     let started = Instant::now();
+    let mut client = Client::connect(router.http());
     client.send("GET /slow HTTP/1.1\r\nHost: sh");
     let answer = client.answer().refused(408, "H26");
     assert!(

@@ -167,12 +167,12 @@ fn a_rest_ends() {
     router.pool("shop", &json!({ "slow_start": "0s" }), &[&tired, &good]);
     tired.does(Conduct::Answers(503, "Retry-After: 1\r\n"));
     let mut client = router.client();
-    eventually("it is met", || {
+    let rests = eventually("it is met", || {
+        let asked = Instant::now();
         client.send(get("shop", "/"));
         client.answer().expect(200);
-        (tired.count() == 2).then_some(())
+        (tired.count() == 2).then_some(asked)
     });
-    let rests = Instant::now();
     tired.does(Conduct::Well);
     eventually("it serves again", || {
         client.send(get("shop", "/"));
