@@ -259,7 +259,7 @@ fn one_app_that_waits_holds_up_no_other() {
 fn a_backend_that_hangs_is_not_one_that_is_down() {
     let router = Router::start();
     let only = Instance::start("only");
-    let policy = json!({ "first_byte_timeout": "400ms", "boot_wait": "20s" });
+    let policy = json!({ "first_byte_timeout": "1s", "boot_wait": "20s" });
     router.pool("shop", &policy, &[&only]);
     router.get("shop", "/before").expect(200);
     only.does(Conduct::Silent);

@@ -34,7 +34,7 @@ fn a_backend_that_never_accepts_costs_no_request() {
     let (stuck, alive) = (Backend::never_accepts(), Backend::named("alive"));
     router.serve_with(
         "shop",
-        &json!({ "connect_timeout": "200ms" }),
+        &json!({ "connect_timeout": "1s" }),
         &[&stuck, &alive],
     );
     for number in 0..10 {

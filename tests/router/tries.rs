@@ -171,7 +171,7 @@ fn a_client_that_leaves_frees_every_backend_that_was_asked_for_it() {
 #[test]
 fn a_hedged_request_that_nobody_answers_ends_in_its_time() {
     let router = Router::start();
-    let policy = json!({ "hedge": "50ms", "first_byte_timeout": "600ms" });
+    let policy = json!({ "hedge": "50ms", "first_byte_timeout": "2s" });
     let (one, two) = pair(&router, &policy, Conduct::Silent);
     two.does(Conduct::Silent);
     router.get("shop", "/nobody").refused(503, "H12");
