@@ -67,7 +67,7 @@ fn a_body_still_on_its_way_is_replayed_if_it_is_whole_so_far() {
     let router = Router::start();
     let (bad, good) = pair(&router, json!({}), Conduct::ResetsAtHead);
     let body = letters(40_000);
-    for number in 0..12 {
+    for number in 0..20 {
         let path = format!("/{number}");
         let mut client = router.client();
         let head = format!(
@@ -174,7 +174,7 @@ fn a_connection_is_in_step_after_a_replay() {
 fn a_retry_is_the_same_request() {
     let router = Router::start();
     let (bad, good) = pair(&router, json!({}), Conduct::Resets);
-    for number in 0..12 {
+    for number in 0..20 {
         let path = format!("/{number}?a=b");
         let lines = "X-Own: kept\r\nCookie: a=1\r\nCookie: b=2\r\n";
         router

@@ -58,7 +58,8 @@ fn a_method_is_repeated_only_if_it_is_idempotent() {
         ("get", false),
     ];
     for (method, repeated) in methods {
-        for number in 0..8 {
+        let mut met = false;
+        for number in 0..100 {
             let path = format!("/{method}/{number}");
             let mut client = router.client();
             client.send(format!(
@@ -72,8 +73,12 @@ fn a_method_is_repeated_only_if_it_is_idempotent() {
             } else {
                 assert_eq!(executed.0 + executed.1, 1, "{method}: {answer:?}");
             }
+            met |= executed.0 > 0;
+            // Which of the two is asked is chance, and eight may miss one.
+            if met && number >= 7 {
+                break;
+            }
         }
-        let met = (0..8).any(|number| bad.executed(&format!("/{method}/{number}")) > 0);
         assert!(met, "{method}: it was met");
     }
 }
@@ -82,7 +87,7 @@ fn a_method_is_repeated_only_if_it_is_idempotent() {
 fn an_upload_that_waits_to_be_continued_goes_elsewhere_too() {
     let router = Router::start();
     let (bad, good) = pair(&router, &json!({}), Conduct::ResetsAtHead);
-    for number in 0..12 {
+    for number in 0..20 {
         let path = format!("/{number}");
         let mut client = router.client();
         client.send(format!(
@@ -105,7 +110,7 @@ fn an_early_503_is_asked_elsewhere_with_the_body_whole() {
         .iter()
         .map(|byte| char::from(b'a' + byte % 26))
         .collect();
-    for number in 0..12 {
+    for number in 0..20 {
         let path = format!("/{number}");
         let mut client = router.client();
         client.send(format!(
@@ -138,7 +143,7 @@ fn a_hedged_body_is_sent_whole() {
     let router = Router::start();
     let (silent, good) = pair(&router, &json!({ "hedge": "50ms" }), Conduct::Silent);
     let body = "0123456789".repeat(6_000);
-    for number in 0..12 {
+    for number in 0..20 {
         let path = format!("/{number}");
         let answer = router.send(with_body("PUT", "shop", &path, "", &body));
         assert_eq!(answer.expect(200).text(), "good");
