@@ -18,7 +18,7 @@ fn import(router: &Router, text: &str) -> Answer {
     request(
         router.api(),
         "POST",
-        "/v1/import?wait=active",
+        "/v1/import?wait=active&timeout=15s",
         &headers,
         text,
     )
