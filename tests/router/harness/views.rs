@@ -48,15 +48,17 @@ impl Router {
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
     }
 
-    /// A backend as `GET /apps/{app}` shows it.
+    /// A backend as `GET /apps/{app}` shows it, once an edge tells of it: on a
+    /// busy machine none may have answered control in time.
     #[track_caller]
     pub fn backend(&self, app: &str, id: &str) -> Value {
-        let view = self.admin_get(&format!("/apps/{app}")).expect(200).json();
-        let backends = view["backends"].as_array().expect("`backends` is a list");
-        let found = backends.iter().find(|backend| backend["id"] == id);
-        found
-            .unwrap_or_else(|| panic!("no backend {id} in {view}"))
-            .clone()
+        eventually(&format!("an edge tells of {id}"), || {
+            let view = self.admin_get(&format!("/apps/{app}")).expect(200).json();
+            let backends = view["backends"].as_array().expect("`backends` is a list");
+            let found = backends.iter().find(|backend| backend["id"] == id);
+            let found = found.unwrap_or_else(|| panic!("no backend {id} in {view}"));
+            (!found["health"].is_null()).then(|| found.clone())
+        })
     }
 
     /// A backend's health: `healthy`, `ramping`, `resting`, `ejected`, `trial`.
