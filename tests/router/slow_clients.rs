@@ -35,8 +35,8 @@ fn answered(client: &Client) -> bool {
     !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
-/// Fails if it took less than this, or so long that another time than this must
-/// have ended it, if any: no other is below ten heads'.
+/// Fails if it took less than this, or so long that nothing may have ended it:
+/// [`drip`] gives up after ten heads' time.
 #[track_caller]
 fn assert_about(took: Duration, time: Duration) {
     assert!(took >= time * 9 / 10 && took < HEAD * 8, "{took:?}");

@@ -11,8 +11,8 @@ use crate::harness::{
     Backend, Client, DEADLINE, Load, Router, eventually, processes, stays, within,
 };
 
-/// A takeover is a matter of milliseconds. The machine runs other tests too:
-/// some of them may take longer.
+/// A takeover is a matter of milliseconds. The machine runs other tests too: the
+/// best of a few counts.
 const AIR: Duration = Duration::from_secs(1);
 
 /// Pids of the edges in this state; none if control does not answer just now.

@@ -450,5 +450,5 @@ fn find_pid(value: &Value, role: &str) -> Option<u32> {
 }
 
 /// How long a test lets something be that should be at once: a busy machine
-/// needs less, and no timeout of the router's is as short.
+/// needs less, and a timeout that would see to it as well is longer.
 pub const AT_ONCE: Duration = Duration::from_secs(10);
