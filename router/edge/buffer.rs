@@ -225,6 +225,10 @@ impl Buffers {
             return buffer;
         }
         if self.budget.pressure() >= FRUGAL {
+            if !self.is_frugal.get() {
+                // At once: what a burst leaves idle counts as held.
+                self.save(true);
+            }
             return self.small();
         }
         Buffer::with_room(LARGE_BYTES)

@@ -38,6 +38,8 @@ pub enum Plight {
     Descriptors,
     /// Buffers take most of their budget.
     Memory,
+    /// And an app has its share of them.
+    Share,
 }
 
 /// The limits, and who is inside.
@@ -51,7 +53,7 @@ pub struct Door {
     addresses: Option<Arc<Addresses>>,
     /// Connections that other threads are asked to close for one that had none.
     wanted: AtomicUsize,
-    told: [AtomicU64; 4],
+    told: [AtomicU64; 5],
 }
 
 impl Door {
@@ -156,8 +158,16 @@ impl Door {
             ),
             Plight::Memory => (
                 "buffers_short",
-                "buffers take three quarters of edge.buffer_bytes: clients whose heads or \
-                 bodies are awaited longest are closed, and nothing is kept for retries"
+                "buffers take three quarters of edge.buffer_bytes: of apps that hold twice \
+                 as much as is left of it, clients whose bodies are awaited longest are \
+                 closed, and nothing is kept for retries; clients whose heads are, if heads \
+                 hold as much"
+                    .to_owned(),
+            ),
+            Plight::Share => (
+                "buffers_shed",
+                "buffers take 85 % of edge.buffer_bytes, and this app's requests hold twice \
+                 as much as is left of it, or more: new ones of such apps are refused (H22)"
                     .to_owned(),
             ),
             Plight::Descriptors => (

@@ -3,7 +3,9 @@
 //! Owns two lists: connections idle between requests, and those whose client
 //! has yet to send what a backend is asked with. A connection enters and leaves in a few
 //! stores. Who closes one of them for the sake of others is the
-//! [`door`](super::door)'s and the thread's business.
+//! [`door`](super::door)'s and the thread's business. Where memory is short it is
+//! the body's whose app holds much of it, which only its request knows: it is
+//! asked, and one that stays enters anew, behind the others.
 
 use std::cell::RefCell;
 
@@ -14,8 +16,21 @@ const NONE: u32 = u32::MAX;
 pub enum Awaits {
     /// The next request; it has answered one.
     Request,
-    /// The first, or the rest of a head, or of a body before a backend is asked.
+    /// The first, or the rest of a head.
     Head,
+    /// The rest of a body, before a backend is asked: in one list with heads.
+    Body,
+}
+
+/// What a connection that waits was told since it entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing: it stays.
+    None,
+    /// It is to go if its app holds its share of the memory.
+    Asked,
+    /// It is to go.
+    Dismissed,
 }
 
 #[derive(Clone, Copy)]
@@ -23,15 +38,14 @@ struct Link {
     list: Option<Awaits>,
     before: u32,
     after: u32,
-    /// It is to be closed.
-    is_dismissed: bool,
+    notice: Notice,
 }
 
 const UNLINKED: Link = Link {
     list: None,
     before: NONE,
     after: NONE,
-    is_dismissed: false,
+    notice: Notice::None,
 };
 
 #[derive(Clone, Copy)]
@@ -81,7 +95,7 @@ impl Roster {
             list: Some(awaits),
             before: last,
             after: NONE,
-            is_dismissed: false,
+            notice: Notice::None,
         };
     }
 
@@ -93,18 +107,44 @@ impl Roster {
         }
     }
 
-    /// How many heads and bodies are awaited. Looks at all connections.
-    pub fn heads(&self) -> usize {
+    /// Presses a quarter of those whose bodies are awaited, and of those whose
+    /// heads are if they are to go as well: the longest waiting, which have sent
+    /// the most. Gives their slots. Looks at all connections.
+    pub fn press(&self, heads_go: bool) -> Vec<u32> {
+        let mut lists = self.0.borrow_mut();
+        let is_pressed = |link: &Link| match link.list {
+            Some(Awaits::Head) => heads_go,
+            Some(Awaits::Body) => true,
+            Some(Awaits::Request) | None => false,
+        };
+        let all = lists.links.iter().filter(|link| is_pressed(link)).count();
+        let mut pressed = Vec::with_capacity(all.div_ceil(4));
+        let mut slot = lists.heads.first;
+        while slot != NONE && pressed.len() < all.div_ceil(4) {
+            let link = lists.links[slot as usize];
+            if is_pressed(&link) {
+                pressed.push(slot);
+                if link.list == Some(Awaits::Body) {
+                    lists.links[slot as usize].notice = Notice::Asked;
+                } else {
+                    lists.dismiss(slot);
+                }
+            }
+            slot = link.after;
+        }
+        pressed
+    }
+
+    /// What it was told since it entered.
+    pub fn notice(&self, slot: u32) -> Notice {
         let lists = self.0.borrow();
-        let is_head = |link: &&Link| link.list == Some(Awaits::Head);
-        lists.links.iter().filter(is_head).count()
+        let link = lists.links.get(slot as usize);
+        link.map_or(Notice::None, |link| link.notice)
     }
 
     /// Whether it was dismissed since it entered.
     pub fn is_dismissed(&self, slot: u32) -> bool {
-        let lists = self.0.borrow();
-        let link = lists.links.get(slot as usize);
-        link.is_some_and(|link| link.is_dismissed)
+        self.notice(slot) == Notice::Dismissed
     }
 
     /// The connection that has waited longest for this; it is dismissed.
@@ -114,8 +154,7 @@ impl Roster {
         if first == NONE {
             return None;
         }
-        lists.unlink(first);
-        lists.links[first as usize].is_dismissed = true;
+        lists.dismiss(first);
         Some(first)
     }
 }
@@ -124,8 +163,13 @@ impl Lists {
     fn ends(&mut self, awaits: Awaits) -> &mut Ends {
         match awaits {
             Awaits::Request => &mut self.idle,
-            Awaits::Head => &mut self.heads,
+            Awaits::Head | Awaits::Body => &mut self.heads,
         }
+    }
+
+    fn dismiss(&mut self, slot: u32) {
+        self.unlink(slot);
+        self.links[slot as usize].notice = Notice::Dismissed;
     }
 
     fn unlink(&mut self, slot: u32) {
@@ -183,6 +227,25 @@ mod tests {
         roster.leave(9);
         assert!(!roster.is_dismissed(9));
         assert_eq!(roster.dismiss(Awaits::Request), None);
+    }
+
+    #[test]
+    fn a_quarter_is_pressed_and_bodies_only_asked() {
+        let roster = Roster::default();
+        (0..4).for_each(|slot| roster.enter(slot, Awaits::Head));
+        (4..9).for_each(|slot| roster.enter(slot, Awaits::Body));
+        roster.enter(9, Awaits::Request);
+        assert_eq!(roster.press(false), [4, 5]);
+        assert_eq!(roster.notice(4), Notice::Asked);
+        // It stays, and the next are asked.
+        roster.enter(4, Awaits::Body);
+        roster.enter(5, Awaits::Body);
+        assert_eq!(roster.notice(4), Notice::None);
+        assert_eq!(roster.press(false), [6, 7]);
+        assert_eq!(roster.press(true), [0, 1, 2]);
+        assert_eq!(roster.notice(2), Notice::Dismissed);
+        assert_eq!(rest(&roster, Awaits::Head), [3, 6, 7, 8, 4, 5]);
+        assert!(roster.press(true).is_empty());
     }
 
     #[test]

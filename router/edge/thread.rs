@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::budget::{self, FRUGAL, TIGHT};
+use super::budget::{self, FRUGAL, SCARCE, SPENT, TIGHT};
 use super::buffer::Buffers;
 use super::clock::{Clock, Micros};
 use super::door::{Pass, Plight};
@@ -27,8 +27,8 @@ use super::listener;
 use super::roster::{Awaits, Roster};
 use super::upstream::{Pool, REGISTRATION_BYTES};
 use crate::observe::access_log::LogBuffer;
-use crate::observe::{EdgeCells, Gauge};
-use crate::table::Table;
+use crate::observe::{Counter, EdgeCells, Gauge};
+use crate::table::{App, Table};
 
 /// How often a thread looks after itself: how busy it is, log lines handed on, dead backend
 /// connections dropped, the heartbeat that the supervisor hears of.
@@ -190,20 +190,76 @@ impl Thread {
             return;
         }
         self.tell(Plight::Memory);
-        // Of what they sent the most is held by those awaited longest.
-        for _ in 0..self.roster.heads().div_ceil(4) {
-            if let Some(slot) = self.roster.dismiss(Awaits::Head) {
-                self.clock.expire(slot);
-            }
+        let heads_go = self.shared.budget.is_share(self.nobodys_bytes());
+        for slot in self.roster.press(heads_go) {
+            self.clock.expire(slot);
         }
+    }
+
+    /// Bytes of buffers in use that no app holds: of heads that are not whole.
+    fn nobodys_bytes(&self) -> u64 {
+        let shared = &self.shared;
+        let idle = shared
+            .holdings
+            .iter()
+            .map(|held| held.buffers.load(Relaxed));
+        let taken = shared
+            .cells
+            .iter()
+            .map(|cells| cells.gauge(Gauge::BufferTakenBytes));
+        budget::held_bytes().saturating_sub(idle.chain(taken).sum())
+    }
+
+    /// A request of the app holds so many KiB of buffers where it held so many
+    /// before.
+    #[inline]
+    pub fn took(&self, app: &App, before_kib: u32, now_kib: u32) {
+        app.live().cells[self.index].hold(before_kib, now_kib);
+        let taken = self.cells.gauge(Gauge::BufferTakenBytes) + u64::from(now_kib) * 1024;
+        let taken = taken - u64::from(before_kib) * 1024;
+        self.cells.set(Gauge::BufferTakenBytes, taken);
+    }
+
+    /// Whether the app's requests hold its share of the buffers.
+    pub fn has_its_share(&self, app: &App) -> bool {
+        self.shared.budget.is_share(app.live().held_bytes())
+    }
+
+    /// Whether nothing is to be held for the app that it can do without.
+    #[inline]
+    pub fn is_tight_for(&self, app: &App) -> bool {
+        self.shared.budget.pressure() >= TIGHT && self.has_its_share(app)
+    }
+
+    /// Whether no request of the app is to begin.
+    #[inline]
+    pub fn is_scarce_for(&self, app: &App) -> bool {
+        self.shared.budget.pressure() >= SCARCE && self.has_its_share(app)
+    }
+
+    /// Whether no request of the app is to take more than it has.
+    #[inline]
+    pub fn is_spent_for(&self, app: &App) -> bool {
+        self.shared.budget.pressure() >= SPENT && self.has_its_share(app)
     }
 
     /// Tells an operator, unless it was told a moment ago.
     pub fn tell(&self, plight: Plight) {
+        self.tell_of(plight, "");
+    }
+
+    /// The same, of an app.
+    fn tell_of(&self, plight: Plight, app: &str) {
         if let Some((kind, text)) = self.shared.door.tell(plight, self.clock.now()) {
-            tracing::warn!(kind, "{text}");
-            self.shared.events.post(kind, "", "", text);
+            tracing::warn!(kind, app, "{text}");
+            self.shared.events.post(kind, app, "", text);
         }
+    }
+
+    /// A request of the app is refused for want of memory.
+    pub fn shed_for_memory(&self, app: &App) {
+        self.cells.inc(Counter::ShedMemory);
+        self.tell_of(Plight::Share, &app.name);
     }
 
     /// Says what the thread holds in memory.
@@ -381,8 +437,8 @@ fn keep_house(thread: &Thread, beat: &AtomicU64) {
     let now = thread.clock.now();
     thread.pool.sweep(now);
     make_room(thread);
-    thread.save_memory();
     thread.take_stock();
+    thread.save_memory();
     if let Some(text) = thread.shared.wanted.sum_up(now) {
         thread.shared.events.post("apps_wanted", "", "", text);
     }

@@ -33,7 +33,7 @@ impl AppCells {
             add_code(&mut report.codes, u64::from(code.number()), count);
         }
         report.bytes += self.bytes.load(Relaxed);
-        report.in_flight = report.in_flight.wrapping_add(self.in_flight.load(Relaxed));
+        report.in_flight += u64::from(self.in_flight.load(Relaxed));
         report.total_us += self.total_us.load(Relaxed);
     }
 }
@@ -211,6 +211,20 @@ mod tests {
         assert_eq!(report.codes, [12, 1]);
         assert_eq!((report.bytes, report.in_flight, report.queued), (12, 1, 7));
         assert_eq!(report.total_us, 1000);
+    }
+
+    #[test]
+    fn what_an_apps_requests_hold_is_summed_over_threads_until_they_end() {
+        let threads = [AppCells::default(), AppCells::default()];
+        threads[0].hold(0, 16);
+        threads[0].hold(0, 1);
+        threads[1].hold(0, 128);
+        threads[0].hold(16, 2);
+        assert_eq!(AppCells::held_bytes(&threads), 131 * 1024);
+        threads[0].hold(2, 0);
+        threads[0].hold(1, 0);
+        threads[1].hold(128, 0);
+        assert_eq!(AppCells::held_bytes(&threads), 0);
     }
 
     #[test]

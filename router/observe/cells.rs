@@ -7,8 +7,8 @@
 //! **Invariant**: each [`EdgeCells`], and each thread's [`AppCells`], has a
 //! single writer. A second one would lose counts (never more than that).
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use super::histogram::{BUCKETS, bucket};
 use super::metrics::{Counter, Gauge, Histogram};
@@ -18,6 +18,11 @@ const CODES: usize = Code::ALL.len();
 
 #[inline]
 fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+#[inline]
+fn bump_small(cell: &AtomicU32, by: u32) {
     cell.store(cell.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
@@ -133,16 +138,20 @@ impl EdgeCells {
     }
 }
 
-/// One edge thread's counters for one app; only that thread writes.
+/// One edge thread's counters for one app; only that thread writes. What a
+/// request that goes well writes is one cache line.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct AppCells {
     pub(super) responses: [AtomicU64; 5],
     pub(super) bytes: AtomicU64,
     pub(super) total_us: AtomicU64,
-    pub(super) in_flight: AtomicU64,
+    pub(super) in_flight: AtomicU32,
+    held_kib: AtomicU32,
     pub(super) codes: [AtomicU64; CODES],
 }
+
+const _: () = assert!(std::mem::offset_of!(AppCells, codes) == 64);
 
 impl Default for AppCells {
     fn default() -> Self {
@@ -150,7 +159,8 @@ impl Default for AppCells {
             responses: zeros(),
             bytes: AtomicU64::new(0),
             total_us: AtomicU64::new(0),
-            in_flight: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+            held_kib: AtomicU32::new(0),
             codes: zeros(),
         }
     }
@@ -161,7 +171,7 @@ impl AppCells {
     pub fn begun(threads: &[AppCells]) -> u64 {
         let of_thread = |cells: &AppCells| {
             let ended = cells.responses.iter().map(|cell| cell.load(Relaxed));
-            ended.sum::<u64>() + cells.in_flight.load(Relaxed)
+            ended.sum::<u64>() + u64::from(cells.in_flight.load(Relaxed))
         };
         threads.iter().map(of_thread).sum()
     }
@@ -170,7 +180,7 @@ impl AppCells {
     /// the same thread.
     #[inline]
     pub fn begin(&self) {
-        bump(&self.in_flight, 1);
+        bump_small(&self.in_flight, 1);
     }
 
     /// A request ended: the status sent (or 499), the code if it had one, the
@@ -181,10 +191,23 @@ impl AppCells {
         bump(&self.responses[class], 1);
         bump(&self.bytes, bytes);
         bump(&self.total_us, total_us);
-        bump(&self.in_flight, 1u64.wrapping_neg());
+        bump_small(&self.in_flight, 1u32.wrapping_neg());
         if let Some(code) = code {
             bump(&self.codes[code as usize], 1);
         }
+    }
+
+    /// One of its requests holds so many KiB of buffers where it held so many
+    /// before; none when it ends.
+    #[inline]
+    pub fn hold(&self, before_kib: u32, now_kib: u32) {
+        bump_small(&self.held_kib, now_kib.wrapping_sub(before_kib));
+    }
+
+    /// Bytes of buffers that its requests hold, over all threads.
+    pub fn held_bytes(threads: &[AppCells]) -> u64 {
+        let held_kib = threads.iter().map(|cells| cells.held_kib.load(Relaxed));
+        held_kib.map(u64::from).sum::<u64>() * 1024
     }
 
     /// Requests that ended with a code of `fault`.

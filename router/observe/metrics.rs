@@ -126,7 +126,7 @@ metrics! {
     }
 
     SHED_MEMORY "portico_requests_shed_memory_total" ["requests" Sum] ()
-    "Requests answered with H22 because buffers took nearly all of edge.buffer_bytes." {
+    "Requests answered or cut with H22 because buffers took 85 % or more of edge.buffer_bytes and their app's held twice as much as was left of it. Whose they were says portico_app_coded_requests_total." {
         ShedMemory ()
     }
 
@@ -309,6 +309,11 @@ metrics! {
     BUFFERS "portico_buffer_bytes" ["bytes" Sum] ()
     "Memory of the edge's buffers: heads and bodies on their way, and what is kept for the next. Bounded by edge.buffer_bytes." {
         BufferBytes ()
+    }
+
+    BUFFERS_TAKEN "portico_buffer_taken_bytes" ["bytes" Sum] ()
+    "Of portico_buffer_bytes, what requests of apps hold while they wait: for a client, a backend, their turn. Where it is little beside that, clients hold the rest whose heads are not whole." {
+        BufferTakenBytes ()
     }
 
     LEAVING "portico_client_connections_leaving" ["connections" Sum] ()

@@ -82,6 +82,11 @@ impl AppLive {
         }
     }
 
+    /// Bytes of buffers that its requests hold, over all threads.
+    pub fn held_bytes(&self) -> u64 {
+        AppCells::held_bytes(&self.cells)
+    }
+
     /// Whether it is time to tell that a backend is wanted.
     pub fn is_wanted_due(&self, now_us: u64) -> bool {
         let told_us = self.wanted_us.load(Ordering::Relaxed);

@@ -40,6 +40,7 @@ mod interruptions;
 mod kills;
 mod limit_sources;
 mod limits;
+mod memory_shares;
 mod named_limits;
 mod new_binary;
 mod operator;

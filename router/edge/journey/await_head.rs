@@ -15,7 +15,6 @@ use super::client::Wire;
 use super::exchange::{Exchange, NEVER, Try, after};
 use super::upload::Upload;
 use super::{Work, relay};
-use crate::edge::budget::TIGHT;
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Limits;
@@ -118,11 +117,9 @@ impl Wait {
     ) -> Poll<Result<Turn, Halt>> {
         let mut progress = false;
         if !ex.upload.is_over() {
-            let is_tight = ex.client.thread.shared.budget.pressure() >= TIGHT;
-            let replay_bytes = if is_tight {
-                0
-            } else {
-                ex.app.policy.replay_bytes
+            let replay_bytes = match ex.client.thread.is_tight_for(&ex.app) {
+                true => 0,
+                false => ex.app.policy.replay_bytes,
             };
             match ex.upload.poll(
                 cx,
@@ -161,6 +158,9 @@ impl Wait {
         }
         if ex.client.poll_forced(cx).is_ready() {
             return Poll::Ready(ended(Failed::Forced));
+        }
+        if ex.outgrows() {
+            return Poll::Ready(ended(Failed::Answer(Code::H22)));
         }
         self.arm(ex, current, progress);
         while ex.client.deadline.poll(cx).is_ready() {

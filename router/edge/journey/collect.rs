@@ -19,8 +19,9 @@
 //! before. An app that wants every request at once sets `replay_bytes` to 0.
 //!
 //! While it is waited for, its rate is judged ([`crate::policy::tempo`]). Where
-//! connections or memory run short it goes with those whose heads are awaited; where
-//! memory does, no body is waited for beyond its first bytes.
+//! connections run short it goes with those whose heads are awaited. Where memory
+//! does ([`crate::edge::budget`]), that of an app which holds its share of it goes,
+//! and is not waited for beyond its first bytes; other apps' are as ever.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -30,11 +31,10 @@ use super::attempt::Failed;
 use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::pick;
-use crate::edge::budget::TIGHT;
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Framing;
-use crate::edge::roster::Awaits;
+use crate::edge::roster::{Awaits, Notice};
 use crate::edge::upstream::Checkout;
 use crate::observe::Code;
 
@@ -50,9 +50,8 @@ fn wanted<S: Wire>(ex: &Exchange<'_, S>) -> u64 {
     let Framing::Length(length) = ex.work.head.framing else {
         return 0;
     };
-    let budget = &ex.client.thread.shared.budget;
     let kept = ex.app.policy.replay_bytes;
-    if length <= kept as u64 && budget.pressure() < TIGHT {
+    if length <= kept as u64 && !ex.client.thread.is_tight_for(&ex.app) {
         length
     } else {
         length.min(kept.min(FIRST_BYTES) as u64)
@@ -69,6 +68,7 @@ pub(super) fn is_due<S: Wire>(ex: &Exchange<'_, S>) -> bool {
 pub(super) async fn collect<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Option<Checkout>, Failed> {
     let mut wait = Wait {
         idle_at: 0,
+        look_at: 0,
         is_listed: false,
     };
     let collected = poll_fn(|cx| wait.poll(cx, ex)).await;
@@ -92,6 +92,8 @@ struct Wait {
     /// When its client has sent nothing for too long; 0: it has not been waited
     /// for.
     idle_at: Micros,
+    /// When it is looked at.
+    look_at: Micros,
     /// Others know that it waits.
     is_listed: bool,
 }
@@ -106,6 +108,7 @@ impl Wait {
             match ex.upload.poll_more(cx, ex.client, ex.work) {
                 Poll::Ready(Ok(())) => self.idle_at = 0,
                 Poll::Ready(Err(trouble)) => return Poll::Ready(Err(trouble.into())),
+                Poll::Pending if ex.outgrows() => return Poll::Ready(Err(Failed::Dismissed)),
                 Poll::Pending => return self.poll_lapsed(cx, ex),
             }
         }
@@ -121,12 +124,8 @@ impl Wait {
         if ex.client.poll_forced(cx).is_ready() {
             return Poll::Ready(Err(Failed::Forced));
         }
-        let slot = ex.client.deadline.slot();
-        let roster = &ex.client.thread.roster;
-        if !std::mem::replace(&mut self.is_listed, true) {
-            roster.enter(slot, Awaits::Head);
-        } else if roster.is_dismissed(slot) {
-            // Asked before the deadline is set, which would forget it.
+        if self.is_dismissed(ex) {
+            // Looked at before the deadline is set, which would forget it.
             return Poll::Ready(Err(Failed::Dismissed));
         }
         if self.idle_at == 0 {
@@ -151,7 +150,29 @@ impl Wait {
         Poll::Pending
     }
 
-    fn look_again<S: Wire>(&self, ex: &Exchange<'_, S>, now: Micros) {
-        ex.client.deadline.set(self.idle_at.min(after(now, PAUSE)));
+    /// Whether others need its place, or its memory more than its app does;
+    /// others know from here on that it waits.
+    fn is_dismissed<S: Wire>(&mut self, ex: &Exchange<'_, S>) -> bool {
+        let thread = &ex.client.thread;
+        let slot = ex.client.deadline.slot();
+        if !std::mem::replace(&mut self.is_listed, true) {
+            thread.roster.enter(slot, Awaits::Body);
+            return false;
+        }
+        match thread.roster.notice(slot) {
+            Notice::None => false,
+            Notice::Dismissed => true,
+            Notice::Asked if thread.has_its_share(&ex.app) => true,
+            Notice::Asked => {
+                thread.roster.enter(slot, Awaits::Body);
+                ex.client.deadline.set(self.look_at);
+                false
+            }
+        }
+    }
+
+    fn look_again<S: Wire>(&mut self, ex: &Exchange<'_, S>, now: Micros) {
+        self.look_at = self.idle_at.min(after(now, PAUSE));
+        ex.client.deadline.set(self.look_at);
     }
 }

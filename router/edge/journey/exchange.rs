@@ -196,6 +196,26 @@ impl<'r, S: Wire> Exchange<'r, S> {
         }
     }
 
+    /// Bytes of its buffers.
+    #[inline]
+    fn held_bytes(&self) -> usize {
+        let poor = &self.tries.poor;
+        let poor_bytes = poor.as_ref().map_or(0, |poor| poor.answer.capacity());
+        self.work.held_bytes() + self.upload.held_bytes() + poor_bytes
+    }
+
+    /// Its app's account is told of them.
+    #[inline]
+    pub(super) fn holds(&mut self) {
+        self.ledger.holds(self.held_bytes());
+    }
+
+    /// The same; whether it took more than others can do without.
+    #[inline]
+    pub(super) fn outgrows(&mut self) -> bool {
+        self.ledger.outgrows(self.held_bytes())
+    }
+
     /// Remembers a backend that was met.
     pub(super) fn meet(&mut self, checkout: &Checkout) {
         let Some(index) = self.index_of(checkout) else {

@@ -21,6 +21,9 @@ use crate::policy::fair_queue::Key;
 use crate::table::App;
 use crate::table::limits::{Hold, Refused};
 
+/// What a request takes less than at a time is not kept from it.
+const BUFFER_KIB: u32 = 8;
+
 /// Length of a UUID as text.
 const UUID_BYTES: usize = 36;
 
@@ -62,6 +65,8 @@ pub struct Ledger {
     pub holds: Vec<Hold>,
     /// X-Forwarded-For as sent to the backend, in `sent`.
     pub forwarded_for: Span,
+    /// KiB of buffers that its app is counted for.
+    held_kib: u32,
     id: [u8; UUID_BYTES],
 }
 
@@ -89,6 +94,7 @@ impl Ledger {
             limited: None,
             holds: Vec::new(),
             forwarded_for: Span::default(),
+            held_kib: 0,
             id: [0; UUID_BYTES],
         }
     }
@@ -115,6 +121,33 @@ impl Ledger {
     pub fn found(&mut self, app: &Arc<App>) {
         app.live().cells[self.thread.index].begin();
         self.app = Some(Arc::clone(app));
+    }
+
+    /// It holds so many bytes of buffers, for its app's account; by how many KiB
+    /// more than before.
+    #[inline]
+    pub fn holds(&mut self, bytes: usize) -> u32 {
+        let Some(app) = &self.app else {
+            return 0;
+        };
+        let now_kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let before_kib = std::mem::replace(&mut self.held_kib, now_kib);
+        if now_kib != before_kib {
+            self.thread.took(app, before_kib, now_kib);
+        }
+        now_kib.saturating_sub(before_kib)
+    }
+
+    /// The same; whether it grew by a buffer that others need more than its app.
+    #[inline]
+    pub fn outgrows(&mut self, bytes: usize) -> bool {
+        let grew = self.holds(bytes) >= BUFFER_KIB;
+        let app = self.app.as_ref().filter(|_| grew);
+        let Some(app) = app.filter(|app| self.thread.is_spent_for(app)) else {
+            return false;
+        };
+        self.thread.shed_for_memory(app);
+        true
     }
 
     /// The app, once it is known.
@@ -262,6 +295,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        self.holds(0);
         self.thread.cells.down(Gauge::InFlight);
     }
 }

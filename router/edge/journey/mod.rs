@@ -62,7 +62,6 @@ use self::ledger::Ledger;
 use self::parting::Parting;
 use self::upload::Upload;
 use super::answers::{Answer, wants_json};
-use super::budget::SPENT;
 use super::buffer::{Buffer, Buffers, SMALL_BYTES};
 use super::clock::Micros;
 use super::http1::head::{Framing, Version};
@@ -77,6 +76,9 @@ use crate::table::App;
 
 pub use self::client::Wire;
 pub use self::splice::Pipes;
+
+/// Why a request ended whose place or memory others needed.
+const MADE_ROOM: &str = "made room for others";
 
 /// A request's working set: everything with a heap block behind it, recycled
 /// by the thread so that a request allocates nothing.
@@ -101,6 +103,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Bytes of its buffers.
+    fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.answer.capacity()
+    }
+
     /// Ready for another request; large buffers go back to the thread.
     pub fn reset(&mut self, buffers: &Buffers) {
         buffers.put(std::mem::take(&mut self.input));
@@ -266,13 +273,13 @@ async fn route<S: Wire>(
     {
         return fail(client, work, ledger, upload, failed).await;
     }
-    if client.thread.shared.budget.pressure() >= SPENT {
-        client.thread.cells.inc(Counter::ShedMemory);
-        return answer(client, work, ledger, upload, Code::H22).await;
-    }
     let Some(app) = app else {
         return answer(client, work, ledger, upload, Code::H30).await;
     };
+    if client.thread.is_scarce_for(&app) {
+        client.thread.shed_for_memory(&app);
+        return answer(client, work, ledger, upload, Code::H22).await;
+    }
     if app.policy.maintenance {
         return answer(client, work, ledger, upload, Code::H80).await;
     }
@@ -296,6 +303,9 @@ async fn talk<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Answered, Failed> {
     prepare(ex.client, ex.work, ex.ledger, &ex.app);
     // From here on others are waited for.
     ex.client.thread.buffers.park(&mut ex.work.input);
+    if ex.outgrows() {
+        return Err(Failed::Answer(Code::H22));
+    }
     attempt::converse(ex, spare).await
 }
 
@@ -316,7 +326,7 @@ async fn fail<S: Wire>(
         }
         Failed::Dismissed => {
             ledger.ended(Code::H22.status(), Code::H22);
-            ledger.cause = Some("made room for others");
+            ledger.cause = Some(MADE_ROOM);
             say(client, work, ledger, false).await;
             End::Cut(Counter::ClosedEvicted)
         }

@@ -460,6 +460,7 @@ fn poll_wait<S: Wire>(
     if ex.client.poll_forced(cx).is_ready() {
         return Poll::Ready(Err(Failed::Forced.into()));
     }
+    ex.holds();
     while ex.client.deadline.poll(cx).is_ready() {
         let now = ex.now();
         if now >= ex.expires_at {

@@ -124,7 +124,10 @@ pub async fn upgrade<S: Wire>(
     }
     // Hours may pass: what is kept of the head is what the log will tell.
     thread.buffers.park(&mut work.input);
-    let ended = flow(client, &mut backend, &mut down, &mut up, checkout.app()).await;
+    let kept_bytes = work.held_bytes();
+    let outgrows = |bytes| ledger.outgrows(kept_bytes + bytes);
+    let app = checkout.app();
+    let ended = flow(client, &mut backend, &mut down, &mut up, app, outgrows).await;
     thread.cells.down(Gauge::UpgradesOpen);
     thread.cells.add(Counter::ClientReceivedBytes, up.bytes);
     ledger.bytes = down.bytes;
@@ -135,18 +138,21 @@ pub async fn upgrade<S: Wire>(
     match ended {
         Ok(()) => End::Close(Counter::ClosedUpgraded),
         Err(Some(Code::H24)) => End::Cut(Counter::ClosedForced),
+        Err(Some(Code::H22)) => End::Cut(Counter::ClosedEvicted),
         Err(_) => End::Cut(Counter::ClosedUpgraded),
     }
 }
 
 /// Bytes both ways until both ends are done. Errors: it was cut, with a code
-/// unless one of the ends hung up.
+/// unless one of the ends hung up. `outgrows` is told what is on its way, and tells
+/// whether that is too much.
 async fn flow<S: Wire>(
     client: &mut Client<S>,
     backend: &mut TcpStream,
     down: &mut Way,
     up: &mut Way,
     app: &App,
+    mut outgrows: impl FnMut(usize) -> bool,
 ) -> Result<(), Option<Code>> {
     let thread = Rc::clone(&client.thread);
     let buffers = &thread.buffers;
@@ -162,6 +168,9 @@ async fn flow<S: Wire>(
         }
         if client.poll_forced(cx).is_ready() {
             return Poll::Ready(Err(Some(Code::H24)));
+        }
+        if outgrows(down.buffer.capacity() + up.buffer.capacity()) {
+            return Poll::Ready(Err(Some(Code::H22)));
         }
         if std::mem::take(&mut progress) {
             client

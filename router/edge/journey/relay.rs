@@ -19,7 +19,7 @@ use super::judge::tell;
 use super::ledger::Ledger;
 use super::splice::{Spliced, WORTH_BYTES};
 use super::upload::{Trouble, Upload};
-use super::{End, Work, pipe};
+use super::{End, MADE_ROOM, Work, pipe};
 use crate::edge::buffer::{LARGE_BYTES, SMALL_BYTES};
 use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefix};
 use crate::edge::http1::head::{Framing, Version};
@@ -71,6 +71,8 @@ pub(super) enum Broke {
     TooSlow(&'static str),
     /// The rest of the client's request breaks its framing.
     Malformed(&'static str),
+    /// Others need what it would take of the buffers.
+    Memory,
     /// The edge leaves, and its time is over.
     Forced,
 }
@@ -96,18 +98,8 @@ pub async fn relay<S: Wire>(
     // A connection whose request is not read to its end cannot carry another.
     let keep_alive = work.head.keep_alive && upload.is_done() && client.may_be_kept();
     let promise = write_head(work, ledger, keep_alive);
-    let mut flow = Flow {
-        body: Body::new(framing, promise.mode),
-        chunk: promise.chunk,
-        ended: false,
-        fresh: !work.answer.is_empty(),
-        ready: 0,
-        at: 0,
-        tail: b"",
-        progress: true,
-        spliced: None,
-        drain: Drain::default(),
-    };
+    let mut flow = Flow::new(Body::new(framing, promise.mode), promise.chunk);
+    flow.fresh = !work.answer.is_empty();
     if let Err(bad) = flow.filter(work) {
         // Not a byte of it was passed on: the client can still be told.
         let sent_at = ledger.sent_at;
@@ -116,8 +108,14 @@ pub async fn relay<S: Wire>(
         ledger.cause = Some(bad.cause);
         return super::answer(client, work, ledger, upload, Code::H25).await;
     }
-    let outcome =
-        poll_fn(|cx| flow.poll(cx, client, work, upload, &mut backend, checkout.app())).await;
+    let outcome = poll_fn(|cx| {
+        let polled = flow.poll(cx, client, work, upload, &mut backend, checkout.app());
+        match polled.is_pending() && ledger.outgrows(work.held_bytes() + upload.held_bytes()) {
+            true => Poll::Ready(Err(Broke::Memory)),
+            false => polled,
+        }
+    });
+    let outcome = outcome.await;
     ledger.bytes = flow.payload_sent();
     if let Some(spliced) = flow.spliced.take() {
         client.thread.pipes.put(spliced);
@@ -197,6 +195,11 @@ fn cut<S: Wire>(client: &Client<S>, ledger: &mut Ledger, checkout: &Checkout, br
             ledger.cause = Some(cause);
             End::Cut(Counter::ClosedMalformed)
         }
+        Broke::Memory => {
+            ledger.code = Some(Code::H22);
+            ledger.cause = Some(MADE_ROOM);
+            End::Cut(Counter::ClosedEvicted)
+        }
         Broke::Forced => {
             ledger.code = Some(Code::H24);
             End::Cut(Counter::ClosedForced)
@@ -244,6 +247,21 @@ struct Flow {
 }
 
 impl Flow {
+    fn new(body: Body, chunk: bool) -> Self {
+        Flow {
+            body,
+            chunk,
+            ended: false,
+            fresh: false,
+            ready: 0,
+            at: 0,
+            tail: b"",
+            progress: true,
+            spliced: None,
+            drain: Drain::default(),
+        }
+    }
+
     /// Read to its end, and none of it left in a pipe.
     fn is_whole(&self) -> bool {
         let held = self.spliced.as_ref().map_or(0, Spliced::held);

@@ -29,6 +29,9 @@ pub(super) async fn take<S: Wire>(
     };
     let since = thread.clock.recent();
     thread.cells.up(Gauge::Gated);
+    // Thousands may wait here.
+    thread.buffers.park(&mut work.input);
+    ledger.holds(work.held_bytes() + upload.held_bytes());
     let turn = poll_fn(|cx| {
         if let Poll::Ready(turn) = place.poll(cx) {
             return Poll::Ready(Ok(turn));

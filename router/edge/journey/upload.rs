@@ -134,6 +134,11 @@ impl Upload {
         Ok(upload)
     }
 
+    /// Bytes of its buffers.
+    pub fn held_bytes(&self) -> usize {
+        self.chunk.capacity() + self.replay.capacity()
+    }
+
     /// Whether all of the body is here.
     pub fn is_whole(&self) -> bool {
         self.body.done()
@@ -348,6 +353,8 @@ impl Upload {
         {
             return false;
         }
+        // What is refused holds nothing meanwhile.
+        client.thread.buffers.park(&mut work.input);
         client
             .deadline
             .set_after(client.thread.clock.now(), SETTLED_IN);
