@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -93,6 +94,15 @@ impl Door {
     /// Whether a descriptor of this number is of those left to others.
     pub fn is_reserved(&self, descriptor: i32) -> bool {
         u64::try_from(descriptor).is_ok_and(|number| number >= self.reserve_from)
+    }
+
+    /// Whether the next descriptor would be one of those: the system gives the
+    /// lowest number that is free. `any`: one that is open.
+    pub fn is_short(&self, any: impl AsFd) -> bool {
+        match rustix::io::fcntl_dupfd_cloexec(any, 0) {
+            Ok(next) => self.is_reserved(next.as_raw_fd()),
+            Err(_) => true,
+        }
     }
 
     /// One more connection of this address, counted until the pass is dropped.
@@ -300,6 +310,13 @@ mod tests {
         assert!(!door.is_reserved(895) && door.is_reserved(896));
         let few = Door::within(&Clients::default(), 8);
         assert_eq!(few.most(), 1);
+    }
+
+    #[test]
+    fn descriptors_are_short_once_the_next_would_be_of_the_reserve() {
+        let of = |descriptors| Door::within(&Clients::default(), descriptors);
+        assert!(of(8).is_short(std::io::stderr()));
+        assert!(!of(1 << 20).is_short(std::io::stderr()));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -179,18 +179,9 @@ async fn relieve(thread: &Thread, listener: &tokio::net::TcpListener) {
         tokio::task::yield_now().await;
         return;
     }
-    while thread.is_serving() && is_short(thread, listener) {
+    while thread.is_serving() && thread.shared.door.is_short(listener) {
         tokio::time::sleep(PAUSE).await;
         thread.dismiss_one();
-    }
-}
-
-/// Whether the next descriptor would be one of the reserve: the system gives
-/// the lowest number that is free.
-fn is_short(thread: &Thread, any: impl AsFd) -> bool {
-    match rustix::io::fcntl_dupfd_cloexec(any, 0) {
-        Ok(next) => thread.shared.door.is_reserved(next.as_raw_fd()),
-        Err(_) => true,
     }
 }
 

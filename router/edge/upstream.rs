@@ -68,6 +68,12 @@ impl Pool {
         }
     }
 
+    /// Whether it has a connection to `key`.
+    pub fn has(&self, key: u64) -> bool {
+        let idle = self.idle.borrow();
+        idle.get(&key).is_some_and(|stack| !stack.is_empty())
+    }
+
     /// Keeps a connection whose last answer ended cleanly.
     pub fn put(&self, key: u64, stream: TcpStream, now: Micros) {
         let mut idle = self.idle.borrow_mut();

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Backend, Client, Router, Setup, answer_ok, eventually, patterned, stays};
+use crate::harness::{
+    Backend, Client, Conduct, Instance, Router, Setup, answer_ok, eventually, patterned, stays,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n";
 
@@ -218,33 +220,45 @@ fn at_the_descriptor_limit_idle_connections_go_and_every_request_is_answered() {
     assert_eq!(router.events("descriptors_short").len(), 1);
 }
 
+/// Asks on a connection of its own for what is not answered before the gate opens.
+fn ask_slow(router: &Router) -> Client {
+    let mut client = router.client();
+    // GETs that are answered late go to a second backend as well.
+    client.send("POST / HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 0\r\n\r\n");
+    client
+}
+
+/// Requests that keep all descriptors that clients may have until the gate opens,
+/// and whom they ask.
+fn take_descriptors(
+    router: &Router,
+    gate: &Arc<(Mutex<bool>, Condvar)>,
+) -> (Vec<Client>, Vec<Backend>) {
+    // Many: how much one can have at once has to be learned first.
+    let slow: Vec<Backend> = (0..12).map(|_| gated(gate)).collect();
+    router.serve("slow", &slow.iter().collect::<Vec<_>>());
+    let mut busy: Vec<Client> = Vec::new();
+    // Each takes two descriptors.
+    for number in 1.. {
+        busy.push(ask_slow(router));
+        eventually("its backend has it, or it waits to be accepted", || {
+            let asked = slow.iter().map(|slow| slow.requests().len());
+            let is_asked = asked.sum::<usize>() == number;
+            (is_asked || short(router)).then_some(())
+        });
+        if short(router) {
+            break;
+        }
+    }
+    (busy, slow)
+}
+
 #[test]
 fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
     let router = short_of_descriptors();
     let gate = Arc::default();
-    // Many: how much one can have at once has to be learned first.
-    let slow: Vec<Backend> = (0..12).map(|_| gated(&gate)).collect();
-    router.serve("slow", &slow.iter().collect::<Vec<_>>());
-    let mut busy: Vec<Client> = Vec::new();
-    let mut ask = || {
-        let mut client = router.client();
-        // GETs that are answered late go to a second backend as well.
-        client.send("POST / HTTP/1.1\r\nHost: slow.example\r\nContent-Length: 0\r\n\r\n");
-        busy.push(client);
-    };
-    // Each takes two descriptors.
-    for number in 1.. {
-        ask();
-        eventually("its backend has it, or it waits to be accepted", || {
-            let asked = slow.iter().map(|slow| slow.requests().len());
-            let is_asked = asked.sum::<usize>() == number;
-            (is_asked || short(&router)).then_some(())
-        });
-        if short(&router) {
-            break;
-        }
-    }
-    (0..10).for_each(|_| ask());
+    let (mut busy, _slow) = take_descriptors(&router, &gate);
+    busy.extend((0..10).map(|_| ask_slow(&router)));
     open(&gate);
     for client in &mut busy {
         assert_eq!(client.answer().expect(200).text(), "late");
@@ -253,6 +267,75 @@ fn at_the_descriptor_limit_accepting_pauses_and_nobody_is_refused() {
         router.counted("portico_backend_connect_failures_total", "exhausted"),
         0.0
     );
+}
+
+/// A second try is a luxury: what descriptors are left is for requests that have
+/// none yet.
+#[test]
+fn at_the_descriptor_limit_no_request_is_hedged_on_a_new_connection() {
+    let router = short_of_descriptors();
+    let (silent, fast) = (Instance::start("silent"), Instance::start("fast"));
+    silent.does(Conduct::Silent);
+    let policy = serde_json::json!({ "hedge": "50ms", "ejection": false });
+    router.pool("shop", &policy, &[&silent]);
+    let mut hedged = router.client();
+    hedged.send(GET);
+    eventually("it is asked", || (silent.count() > 0).then_some(()));
+    let gate = Arc::default();
+    let (mut busy, _slow) = take_descriptors(&router, &gate);
+    let record = serde_json::json!({ "address": fast.address().to_string() });
+    let path = "/v1/apps/shop/backends/web.2?wait=active";
+    router.put(path, &record).expect(201);
+    stays(Duration::from_secs(3), "it is waited for", || {
+        router.counted("portico_hedges_total", "begun") < 1.0
+    });
+    open(&gate);
+    for client in &mut busy {
+        client.answer().expect(200);
+    }
+    drop(busy);
+    assert_eq!(hedged.answer().expect(200).text(), "fast");
+}
+
+/// A connection that is kept costs none.
+#[test]
+fn at_the_descriptor_limit_a_request_is_hedged_on_a_kept_connection() {
+    let router = short_of_descriptors();
+    let (silent, fast) = (Instance::start("silent"), Instance::start("fast"));
+    let policy = serde_json::json!({ "hedge": "50ms", "ejection": false });
+    router.pool("shop", &policy, &[&silent, &fast]);
+    let mut client = router.client();
+    eventually("there is a connection to each", || {
+        ask(&mut client);
+        (silent.count() > 0 && fast.count() > 0).then_some(())
+    });
+    // It would make room.
+    drop(client);
+    silent.does(Conduct::Silent);
+    // Not to be hedged before it is sent whole.
+    let begin = || {
+        let mut client = router.client();
+        client.send("PUT / HTTP/1.1\r\nHost: shop.example\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let in_flight = |id: &str| router.backend("shop", id)["in_flight"].as_u64();
+        let is_first = eventually("an instance has it", || {
+            let (first, other) = (in_flight("web.1"), in_flight("web.2"));
+            (first != other).then_some(first > other)
+        });
+        (client, is_first)
+    };
+    let mut hedged = eventually("the silent one has it", || {
+        let (mut client, is_first) = begin();
+        if !is_first {
+            client.send("0\r\n\r\n");
+            client.answer().expect(200);
+        }
+        is_first.then_some(client)
+    });
+    let gate = Arc::default();
+    let (_busy, _slow) = take_descriptors(&router, &gate);
+    hedged.send("0\r\n\r\n");
+    assert_eq!(hedged.answer().expect(200).text(), "fast");
+    open(&gate);
 }
 
 /// Buffers may take this much in the tests below.

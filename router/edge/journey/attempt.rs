@@ -28,6 +28,7 @@ use super::client::Wire;
 use super::exchange::{Exchange, NEVER, Try};
 use super::open;
 use super::pick::{pick, pick_now};
+use super::spare::pick_kept;
 use crate::edge::clock::Micros;
 use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::Defect;
@@ -338,7 +339,12 @@ fn overtake<S: Wire>(
         return Next::Wait(current);
     }
     ex.meet(&current.checkout);
-    let Some(checkout) = pick_now(ex) else {
+    // What descriptors are left, requests need that have no connection yet.
+    let checkout = match ex.client.thread.shared.door.is_short(&current.stream) {
+        false => pick_now(ex),
+        true => pick_kept(ex),
+    };
+    let Some(checkout) = checkout else {
         return Next::Wait(current);
     };
     if !ex.app.withdraw_retry(now, spend) {

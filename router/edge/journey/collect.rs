@@ -30,7 +30,7 @@ use std::time::Duration;
 use super::attempt::Failed;
 use super::client::Wire;
 use super::exchange::{Exchange, after};
-use super::pick;
+use super::spare::pick_spare;
 use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Framing;
@@ -142,7 +142,7 @@ impl Wait {
             if now >= self.idle_at {
                 return Poll::Ready(Err(Failed::Client(Code::H28)));
             }
-            if let Some(spare) = pick::pick_spare(ex) {
+            if let Some(spare) = pick_spare(ex) {
                 return Poll::Ready(Ok(Some(spare)));
             }
             self.look_again(ex, now);

@@ -21,6 +21,7 @@
 //! | [`attempt`] | one backend after another until one answers, where that is safe |
 //! | [`mod@exchange`] | what a request holds meanwhile, its tries among it |
 //! | [`pick`], [`open`] | a backend with room; a connection to it |
+//! | [`spare`] | one only if it costs nobody else |
 //! | [`await_head`] | the request out, the answer's head in |
 //! | [`upload`] | the request's body on its way, kept for a retry while small |
 //! | [`judge`] | what a failed try means, for its backend and for the request |
@@ -48,6 +49,7 @@ mod parting;
 mod pick;
 mod pipe;
 mod relay;
+mod spare;
 mod splice;
 mod turn;
 mod upload;

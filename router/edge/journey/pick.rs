@@ -86,32 +86,6 @@ pub(super) fn pick_now<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
     }
 }
 
-/// A backend that may be used at once, with room to spare for a client that is
-/// slow to send: the request counts as one of those.
-pub(super) fn pick_spare<S: Wire>(ex: &mut Exchange<'_, S>) -> Option<Checkout> {
-    if !ex.refresh() {
-        return None;
-    }
-    let now_us = ex.now();
-    let ask = Ask {
-        now_us,
-        random: ex.client.thread.random.borrow_mut().u64(..),
-        tried: &ex.tries.tried,
-        repeatable: false,
-        hedge: true,
-    };
-    let Choice::Backend(index) = ex.app.preview(&ask) else {
-        return None;
-    };
-    // Looked at first: a hold that is given back would count as a request.
-    if !ex.app.is_spare(index) {
-        return None;
-    }
-    let checkout = Checkout::take(&ex.app, index, now_us, false)?;
-    checkout.park();
-    Some(checkout)
-}
-
 /// A backend with room, after a wait where there is none.
 pub(super) async fn pick<S: Wire>(ex: &mut Exchange<'_, S>) -> Result<Checkout, Failed> {
     if ex.ledger.tries > 0 && !ex.refresh() {
