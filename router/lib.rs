@@ -114,7 +114,7 @@
 //! | when a try is overtaken | `policy/latency.rs`, `policy/hedge.rs` |
 //! | how long clients may take, and how slow they may be | `settings/clients.rs`, `policy/tempo.rs`; where it is waited for them `edge/journey`: `client`, `collect`, `await_head`, `upload`, `relay` |
 //! | how much of a body a backend is not asked without | `edge/journey/collect.rs` |
-//! | how many connections there may be, and which goes first | `edge/door.rs`, `edge/roster.rs`; where they are accepted `edge/listener.rs` |
+//! | how many connections there may be, and which goes first | `edge/door.rs`, `edge/roster.rs`, `edge/lines.rs`; where they are accepted `edge/listener.rs` |
 //! | how much memory buffers may take, and who gives way | `edge/budget.rs`; what a request holds `edge/journey/ledger.rs`; how large one is `edge/buffer.rs` |
 //! | whose log lines are dropped when the log is slow | `observe/access_log/shares.rs` |
 //! | how a backend is probed | `edge/probe/ask.rs`, how often `edge/probe/pace.rs` |

@@ -31,7 +31,8 @@ const UNLIMITED: u64 = 1 << 20;
 /// What an operator is told about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plight {
-    /// As many connections as there may be, and none on this thread that waits.
+    /// As many connections as there may be, and none on this thread that waits
+    /// for its client, or in a line.
     Full,
     /// An address has as many as it may.
     Address,

@@ -153,7 +153,7 @@ fn admit(thread: &Thread, address: IpAddr) -> Result<Option<Pass>, Plight> {
         true => None,
         false => shared.door.enter(address)?,
     };
-    if shared.connections() >= shared.door.most() as u64 && !thread.dismiss_one() {
+    if shared.connections() >= shared.door.most() as u64 && !thread.make_place() {
         shared.door.want();
         return Err(Plight::Full);
     }

@@ -35,6 +35,7 @@ pub mod gate;
 pub mod http1;
 pub mod journey;
 pub mod leaving;
+pub mod lines;
 pub mod listener;
 pub mod probe;
 pub mod proxy_protocol;

@@ -23,6 +23,7 @@ use super::door::{Pass, Plight};
 use super::gate::{self, Gate};
 use super::journey::{Pipes, Work};
 use super::leaving::{Place, Stand, Timetable};
+use super::lines::Lines;
 use super::listener;
 use super::roster::{Awaits, Roster};
 use super::upstream::{Pool, REGISTRATION_BYTES};
@@ -54,6 +55,8 @@ pub struct Thread {
     pub clock: Clock,
     /// Its connections that wait for their clients.
     pub roster: Roster,
+    /// Its connections whose requests wait in their apps' lines.
+    pub lines: Lines,
     /// Its idle buffers.
     pub buffers: Buffers,
     /// Its pipes for large bodies.
@@ -96,6 +99,7 @@ impl Thread {
             cells: Arc::clone(&shared.cells[index]),
             clock: Clock::since(shared.origin),
             roster: Roster::default(),
+            lines: Lines::default(),
             buffers: Buffers::within(shared.budget),
             pipes: Pipes::default(),
             pool: Pool::default(),
@@ -171,6 +175,17 @@ impl Thread {
         let idle = self.roster.dismiss(Awaits::Request);
         let longest = idle.or_else(|| self.roster.dismiss(Awaits::Head));
         longest.map(|slot| self.clock.expire(slot)).is_some()
+    }
+
+    /// Closes one for the sake of another connection, where there is none that
+    /// waits for its client also one whose request waits in a long line. Whether
+    /// there was one.
+    pub fn make_place(&self) -> bool {
+        if self.dismiss_one() {
+            return true;
+        }
+        let waits = self.lines.dismiss(&mut self.random.borrow_mut());
+        waits.map(|slot| self.clock.expire(slot)).is_some()
     }
 
     /// Serves a connection, in a task of its own.
@@ -425,7 +440,7 @@ fn make_room(thread: &Thread) {
     if door.is_wanting() && thread.shared.connections() < door.most() as u64 {
         door.forgo();
     }
-    while door.is_wanting() && thread.dismiss_one() {
+    while door.is_wanting() && thread.make_place() {
         door.met();
     }
 }

@@ -153,6 +153,52 @@ fn where_all_are_busy_the_next_is_turned_away_and_an_operator_told() {
     });
 }
 
+/// An app that its clients wait for in line does not keep those of others out.
+#[test]
+fn where_nobody_idles_those_in_the_longest_line_make_room() {
+    let router = Router::with(&["edge.threads=1", "edge.max_connections=40"]);
+    let (gate, quiet) = (Arc::default(), Backend::named("ok"));
+    let slow = gated(&gate);
+    let policy = serde_json::json!({ "max_concurrency": 2, "queue": 1000 });
+    router.serve_with("slow", &policy, &[&slow]);
+    router.serve("live", &[&quiet]);
+    let request = "GET / HTTP/1.1\r\nHost: slow.example\r\n\r\n";
+    let mut busy: Vec<Client> = (0..2).map(|_| router.client()).collect();
+    busy.iter_mut().for_each(|client| {
+        client.send(request);
+    });
+    eventually("the backend has two", || {
+        (slow.requests().len() == 2).then_some(())
+    });
+    let mut waiting: Vec<Client> = (0..38).map(|_| router.client()).collect();
+    waiting.iter_mut().for_each(|client| {
+        client.send(request);
+    });
+    eventually("the others wait", || {
+        (router.counted("portico_requests_queued", "") >= 38.0).then_some(())
+    });
+    // The first takes the place of one in line, each other that of the one before.
+    let quick: Vec<Client> = (0..5)
+        .map(|_| {
+            let mut client = router.client();
+            client.send("GET / HTTP/1.1\r\nHost: live.example\r\n\r\n");
+            client.answer().expect(200);
+            client
+        })
+        .collect();
+    let refused = router.counted("portico_client_connections_refused_total", "full");
+    assert_eq!(refused, 0.0);
+    router.logged_code("/", "H22");
+    drop(quick);
+    open(&gate);
+    for client in &mut busy {
+        assert_eq!(client.answer().expect(200).text(), "late");
+    }
+    let answers = waiting.iter_mut().map(Client::answer);
+    let told = answers.filter(|answer| answer.code().as_deref() == Some("H22"));
+    assert_eq!(told.count(), 1, "one is told, at once");
+}
+
 #[test]
 fn an_address_has_as_many_as_it_may_and_others_are_served() {
     let router = Router::with(&["edge.max_connections_per_address=3"]);

@@ -57,7 +57,7 @@ pub enum Failed {
     Refused(Refusal),
     /// The client is gone or silent; nothing can be answered.
     Client(Code),
-    /// Others need its place, and nobody was asked.
+    /// Others need its place.
     Dismissed,
     /// The edge leaves, and its time is over.
     Forced,

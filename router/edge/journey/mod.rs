@@ -129,6 +129,8 @@ enum End {
     KeepAlive,
     /// Answered whole; closes now.
     Close(Counter),
+    /// The same, and its place is needed: its client is not waited for.
+    Yield(Counter),
     /// The answer broke off: the client must see that it is not whole.
     Cut(Counter),
 }
@@ -330,7 +332,7 @@ async fn fail<S: Wire>(
             ledger.ended(Code::H22.status(), Code::H22);
             ledger.cause = Some(MADE_ROOM);
             say(client, work, ledger, false).await;
-            End::Cut(Counter::ClosedEvicted)
+            End::Yield(Counter::ClosedEvicted)
         }
         Failed::Forced => {
             ledger.ended(Code::H24.status(), Code::H24);

@@ -38,6 +38,7 @@ impl Parting {
         match end {
             End::KeepAlive => None,
             End::Close(reason) => Some(Parting::Answered(reason)),
+            End::Yield(reason) => Some(Parting::Now(reason)),
             End::Cut(reason) => Some(Parting::Cut(reason)),
         }
     }

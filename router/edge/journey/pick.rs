@@ -241,7 +241,7 @@ fn counter(held: bool, ended: &Result<Checkout, Unserved>) -> Counter {
     match ended {
         Ok(_) if held => Counter::HeldServed,
         Ok(_) => Counter::QueueAdmitted,
-        Err(Unserved::Shed) => Counter::QueueShed,
+        Err(Unserved::Shed | Unserved::Failed(Failed::Dismissed)) => Counter::QueueShed,
         Err(Unserved::Failed(Failed::Client(_))) if held => Counter::HeldClientLeft,
         Err(Unserved::Failed(Failed::Client(_))) => Counter::QueueClientLeft,
         // H14: the app itself is gone.
@@ -351,7 +351,12 @@ async fn wait<S: Wire>(ex: &mut Exchange<'_, S>, wait: Wait) -> Result<Option<Ch
     };
     ex.client.thread.cells.up(Gauge::Queued);
     let mut patience = Patience::new(ex, wait, since);
+    let slot = ex.client.deadline.slot();
+    if wait == Wait::Room {
+        ex.client.thread.lines.enter(slot, &live);
+    }
     let waited = poll_fn(|cx| poll_wait(cx, ex, &mut place, &mut patience)).await;
+    ex.client.thread.lines.leave(slot);
     let counter = counter(place.is_held(), &waited);
     if waited.is_ok() {
         place.served(ex.now(), &ex.app.pace());
@@ -386,6 +391,7 @@ fn hold<S: Wire>(
     if let Some(wait) = wait {
         wanted::tell(&ex.client.thread, &ex.app);
         place.hold();
+        ex.client.thread.lines.leave(ex.client.deadline.slot());
         patience.turn(ex, Wait::Boot(wait));
     }
     wait.is_some()
@@ -397,6 +403,14 @@ fn poll_wait<S: Wire>(
     place: &mut Waiter<'_>,
     patience: &mut Patience,
 ) -> Poll<Result<Checkout, Unserved>> {
+    if ex
+        .client
+        .thread
+        .lines
+        .is_dismissed(ex.client.deadline.slot())
+    {
+        return Poll::Ready(Err(Failed::Dismissed.into()));
+    }
     loop {
         // Asked again in the line too: room made before joining it woke nobody.
         // By the newest version: a backend may have come, or all have gone.
