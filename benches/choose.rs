@@ -17,7 +17,7 @@ use std::time::Instant;
 use portico::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op};
 use portico::policy::balance::{Ask, Choice, Tried};
 use portico::policy::health::{ConnectFailure, Outcome};
-use portico::table::{App, Table, Told};
+use portico::table::{App, Checkout, Table, Told};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -51,7 +51,7 @@ fn app(backends: u16) -> Arc<App> {
 }
 
 /// Nanoseconds a request: chosen, counted in flight, told of if asked.
-fn requests(app: &App, thread: usize, tells: bool) -> f64 {
+fn requests(app: &Arc<App>, thread: usize, tells: bool) -> f64 {
     let mut random = fastrand::Rng::with_seed(thread as u64);
     let tried = Tried::default();
     let begun = Instant::now();
@@ -69,8 +69,7 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
             // One that is out is to stay so.
             continue;
         };
-        let live = app.backends[index].live();
-        live.begin(u32::MAX);
+        let checkout = Checkout::take(app, index, now_us, false);
         if tells {
             black_box(app.tell(&Told {
                 thread,
@@ -86,12 +85,12 @@ fn requests(app: &App, thread: usize, tells: bool) -> f64 {
                 random: n,
             }));
         }
-        live.load.end();
+        drop(checkout);
     }
     begun.elapsed().as_nanos() as f64 / REQUESTS as f64
 }
 
-fn on_two_threads(app: &App, tells: bool) -> f64 {
+fn on_two_threads(app: &Arc<App>, tells: bool) -> f64 {
     thread::scope(|scope| {
         let threads = [0, 1].map(|at| scope.spawn(move || requests(app, at, tells)));
         let times = threads.map(|thread| thread.join().unwrap());

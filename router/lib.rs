@@ -107,6 +107,7 @@
 //! | when a backend is ejected, and comes back | `policy/health`: `streak`, `rate`, `backoff`; the caps in `ward` |
 //! | who gets a request | `policy/balance` |
 //! | how many a backend may have at once | `policy/concurrency`, gathered by `table/capacity.rs` |
+//! | which app may have them where several share a backend's address | `policy/sharing.rs`, counted by `table/server.rs` |
 //! | who waits, in which order, and who is refused | `policy/admission`; where it is waited, `edge/journey/pick.rs` |
 //! | when a thread is saturated, how long a round is | `policy/overload.rs` |
 //! | whose turn it is then, and who is refused | `policy/fair_queue.rs`; what a request costs `edge/gate` |

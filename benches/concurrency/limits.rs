@@ -353,6 +353,7 @@ const NOTHING: Window = Window {
     was_full: false,
     awaiting: 0,
     late_us: 0,
+    apps: 1,
 };
 
 impl Default for Portico {

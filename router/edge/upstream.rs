@@ -10,14 +10,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::clock::Micros;
-use crate::table::{App, Backend};
 
 /// An idle connection is kept this long (CONTRACT: 90 s).
 const KEPT_US: Micros = 90_000_000;
@@ -153,120 +151,6 @@ pub fn is_own_want(error: &io::Error) -> bool {
 /// Whether it failed for want of descriptors.
 pub fn is_short(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::MFILE)
-}
-
-/// A request's hold on a backend: counted in its load from checkout until
-/// dropped, whatever way the request ends.
-pub struct Checkout {
-    app: Arc<App>,
-    index: usize,
-    /// When it was chosen.
-    chosen_us: Micros,
-    /// It finds out whether the backend is well again.
-    is_trial: bool,
-    stage: Cell<Stage>,
-}
-
-/// What a request's hold on a backend counts as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// In flight, and waiting for its answer.
-    Awaiting,
-    /// In flight.
-    Heard,
-    /// In flight, and waiting for its client.
-    Parked,
-}
-
-impl Checkout {
-    /// Counts one more request in flight to `app.backends[index]`, unless
-    /// another thread took the last room since it was chosen, at `chosen_us`,
-    /// as a trial or not.
-    pub fn take(app: &Arc<App>, index: usize, chosen_us: Micros, is_trial: bool) -> Option<Self> {
-        let live = app.backends[index].live();
-        if !live.begin(app.policy.max_concurrency) {
-            app.live().queue.wake_one();
-            if is_trial {
-                app.forsake(index, chosen_us);
-            }
-            return None;
-        }
-        Some(Checkout {
-            app: Arc::clone(app),
-            index,
-            chosen_us,
-            is_trial,
-            stage: Cell::new(Stage::Awaiting),
-        })
-    }
-
-    /// Its answer has begun: the backend is not waited for any more.
-    pub fn heard(&self) {
-        if self.stage.get() == Stage::Awaiting {
-            self.stage.set(Stage::Heard);
-            self.backend().live().load.heard();
-            self.app.live().queue.wake_one();
-        }
-    }
-
-    /// Its client has to send something first: others need not wait for that.
-    pub fn park(&self) {
-        if self.stage.get() == Stage::Awaiting {
-            self.stage.set(Stage::Parked);
-            self.backend().live().load.park();
-            self.app.live().queue.wake_one();
-        }
-    }
-
-    /// Its client has sent everything: the backend is waited for again, be there
-    /// room or not.
-    pub fn unpark(&self) {
-        if self.stage.get() == Stage::Parked {
-            self.stage.set(Stage::Awaiting);
-            self.backend().live().unpark();
-        }
-    }
-
-    /// The app, of the version the backend was chosen from.
-    pub fn app(&self) -> &Arc<App> {
-        &self.app
-    }
-
-    /// The backend held.
-    pub fn backend(&self) -> &Backend {
-        &self.app.backends[self.index]
-    }
-
-    /// Its index in the app's backends.
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// When it was chosen.
-    pub fn chosen_us(&self) -> Micros {
-        self.chosen_us
-    }
-
-    /// It accepted a connection.
-    pub fn connected(&self) {
-        self.app.connected(self.index);
-    }
-}
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        let load = &self.backend().live().load;
-        match self.stage.get() {
-            Stage::Awaiting => load.end(),
-            Stage::Heard => load.end_heard(),
-            Stage::Parked => load.end_parked(),
-        }
-        self.app.live().queue.wake_one();
-        if self.is_trial {
-            // Whoever told how it went has nothing to give back.
-            self.app.forsake(self.index, self.chosen_us);
-        }
-    }
 }
 
 /// Keys are already unique and well spread: they need no hashing.

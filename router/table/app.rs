@@ -13,6 +13,7 @@ use ecow::EcoString;
 use once_cell::race::OnceBox;
 
 use super::live::{AppLive, BackendLive, HotApps};
+use super::server::Servers;
 use super::{Domains, Moment, Policy, heap_bytes};
 use crate::feed::messages::{AppReport, BackendReport, Standing};
 use crate::observe::AppCells;
@@ -177,7 +178,7 @@ impl App {
                 + heap_bytes(size_of::<Sketch>() * live.cells.len())
         });
         let backends = self.backends.iter().filter(|b| b.live.get().is_some());
-        app + backends.count() * counted(size_of::<BackendLive>())
+        app + backends.count() * (counted(size_of::<BackendLive>()) + Servers::ENTRY_BYTES)
     }
 }
 

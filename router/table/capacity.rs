@@ -115,6 +115,8 @@ pub(super) struct Capacity {
     /// Answers to requests that were sent since the window began.
     tally: AtomicU64,
     limit: AtomicU32,
+    /// What can be worked on at once.
+    served: AtomicU32,
     /// Whether it was reached in this window.
     was_full: AtomicBool,
     /// From when, and until when answers are gathered, microseconds.
@@ -135,6 +137,8 @@ pub(super) struct Heard {
     pub took_us: u64,
     /// Requests that wait for an answer of its backend now.
     pub awaiting: u32,
+    /// Apps that have requests for it.
+    pub apps: u32,
     /// Now, by the process's clock.
     pub now_us: u64,
     /// Now, by the wall clock.
@@ -142,10 +146,28 @@ pub(super) struct Heard {
 }
 
 impl Capacity {
+    /// Another one that goes on from what this one has learned; `apart`, from 0 to
+    /// 1, is its address's own.
+    pub fn inherited(&self, apart: f64) -> Capacity {
+        let limiter = locked(&self.limiter).clone().shared(apart);
+        Capacity {
+            limit: AtomicU32::new(limiter.limit()),
+            served: AtomicU32::new(limiter.limit()),
+            limiter: Mutex::new(limiter),
+            ..Capacity::default()
+        }
+    }
+
     /// Requests that may wait for an answer at once.
     #[inline]
     pub fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Requests that can be worked on at once, as far as is known.
+    #[inline]
+    pub fn served(&self) -> u32 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// What an undisturbed answer takes, microseconds; 0: unknown.
@@ -220,6 +242,7 @@ impl Capacity {
             length_us: heard.now_us.saturating_sub(from_us),
             was_full: self.was_full.load(Ordering::Relaxed),
             awaiting: heard.awaiting,
+            apps: heard.apps,
             late_us: match self.until_us.load(Ordering::Relaxed) {
                 0 => 0,
                 until_us => heard.now_us.saturating_sub(until_us),
@@ -230,11 +253,13 @@ impl Capacity {
             Next::Extend { for_us } => heard.now_us + for_us,
             Next::Begin {
                 limit,
+                served,
                 after_us,
                 for_us,
                 most_us,
             } => {
                 self.limit.store(limit, Ordering::SeqCst);
+                self.served.store(served, Ordering::Relaxed);
                 self.most_us.store(most_us, Ordering::Relaxed);
                 self.was_full.store(false, Ordering::Relaxed);
                 let from_us = heard.now_us + after_us;
@@ -253,6 +278,7 @@ impl Default for Capacity {
         Capacity {
             tally: AtomicU64::new(0),
             limit: AtomicU32::new(FIRST),
+            served: AtomicU32::new(FIRST),
             was_full: AtomicBool::new(false),
             from_us: AtomicU64::new(0),
             until_us: AtomicU64::new(0),
@@ -328,6 +354,7 @@ mod tests {
         let heard = |took_us, now_us| Heard {
             took_us,
             awaiting: 0,
+            apps: 1,
             now_us,
             wall_us: now_us,
         };

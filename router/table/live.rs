@@ -17,6 +17,7 @@ use ecow::EcoString;
 use hashbrown::HashMap;
 
 use super::capacity::{Capacity, Load};
+use super::server::{MayShare, Servers};
 use crate::observe::AppCells;
 use crate::policy::admission::WaitQueue;
 use crate::policy::health::{Health, State, Ward};
@@ -131,6 +132,9 @@ pub struct BackendLive {
     pub(super) answered_us: AtomicU64,
     /// What its answers tell of how many requests it can have.
     pub(super) capacity: Capacity,
+    /// If another app's backend has its address: then that server's capacity
+    /// counts, not its own.
+    pub(super) share: MayShare,
     /// Whether it ever accepted a connection.
     pub accepted: AtomicBool,
     /// Whether a success changes anything while it is in rotation.
@@ -171,38 +175,6 @@ impl BackendLive {
         let refused_us = refused.load(Ordering::Relaxed);
         answered.load(Ordering::Relaxed).max(refused_us)
     }
-
-    /// Whether it has as many requests as the app allows it, or as it was found
-    /// to be able to have.
-    #[inline]
-    pub(super) fn is_full(&self, most: u32) -> bool {
-        self.load.read().is_full(most, self.capacity.limit())
-    }
-
-    /// A request's client has sent the rest: it waits for its answer again, be
-    /// there room or not.
-    pub fn unpark(&self) {
-        self.load.unpark();
-        if self.load.read().awaiting >= self.capacity.limit() {
-            self.capacity.note_full();
-        }
-    }
-
-    /// Counts one more request, that waits for its answer, unless there is no
-    /// room for it any more; `most` is what the app allows.
-    pub fn begin(&self, most: u32) -> bool {
-        let before = self.load.begin();
-        let limit = self.capacity.limit();
-        if before.is_full(most, limit) {
-            self.load.end();
-            return false;
-        }
-        if before.awaiting + 1 >= limit.min(most) {
-            self.capacity.note_full();
-        }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        true
-    }
 }
 
 impl Default for BackendLive {
@@ -221,6 +193,7 @@ impl Default for BackendLive {
             refused_us: AtomicU64::new(0),
             failed_us: AtomicU64::new(0),
             capacity: Capacity::default(),
+            share: MayShare::new(),
             health: Mutex::default(),
         }
     }
@@ -238,6 +211,7 @@ type Shard = HashMap<EcoString, Arc<AppLive>, RandomState>;
 #[derive(Debug)]
 pub(super) struct HotApps {
     threads: usize,
+    pub servers: Servers,
     hash: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -246,6 +220,7 @@ impl HotApps {
     pub(super) fn new(threads: usize) -> Self {
         HotApps {
             threads,
+            servers: Servers::new(),
             hash: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
         }

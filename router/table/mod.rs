@@ -27,6 +27,7 @@
 mod app;
 mod capacity;
 mod change;
+mod checkout;
 mod compile;
 mod domain;
 mod domains;
@@ -39,12 +40,14 @@ mod pace;
 mod policy;
 mod probed;
 mod room;
+mod server;
 #[cfg(test)]
 mod tests;
 mod vitals;
 
 pub use app::{App, Backend};
 pub use capacity::{Load, Loaded};
+pub use checkout::Checkout;
 pub use domains::Domains;
 pub use install::{Install, InstallThread};
 pub use live::{AppLive, BackendLive};

@@ -1,14 +1,21 @@
 //! Room with an app's backends, as its requests see it.
 //!
 //! Owns nothing but the passing on: what is gathered of answers is a backend's
-//! [`Capacity`](super::capacity::Capacity), what is learned from it decided in
-//! [`crate::policy::concurrency`]; who is let on when there is room, in
-//! [`crate::policy::admission`].
+//! [`Capacity`], or that of the [server](super::server) that it shares with other
+//! apps; what is learned from it is decided in [`crate::policy::concurrency`]; who is
+//! let on when there is room, in [`crate::policy::admission`].
 
-use super::capacity::Heard;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::capacity::{Capacity, Heard};
+use super::server::Seat;
 use super::vitals::Told;
 use super::{App, AppLive, BackendLive};
 use crate::policy::concurrency::FIRST;
+
+/// No limit that is learned is above this.
+const MOST_SHARED: u32 = 1 << 20;
 
 /// Places in line that a backend's learned limit adds, at most.
 const MOST_WITHHELD: u32 = 200;
@@ -18,13 +25,16 @@ impl App {
     /// where that is more than was thought, requests that wait are let on.
     #[inline]
     pub(super) fn heard(&self, live: &AppLive, backend: &BackendLive, told: &Told, took_us: u64) {
+        let share = backend.share.get();
         let heard = Heard {
             took_us,
-            awaiting: backend.load.read().awaiting,
+            awaiting: backend.awaiting(),
+            apps: share.map_or(1, |share| share.apps()),
             now_us: told.now_us,
             wall_us: told.wall_us,
         };
-        let more = backend.capacity.hear(&heard, self.policy.max_concurrency);
+        let capacity = backend.capacity();
+        let more = capacity.hear(&heard, self.most_of(backend));
         Self::let_on(live, more);
     }
 
@@ -38,7 +48,7 @@ impl App {
         let most = self.policy.max_concurrency.min(MOST_WITHHELD);
         let limits = self.backends.iter().map(|backend| {
             let live = backend.live.get();
-            live.map_or(FIRST, |live| live.capacity.limit()).min(most)
+            live.map_or(FIRST, |live| live.capacity().limit()).min(most)
         });
         limits.fold(0, |sum: u32, limit| sum.saturating_add(most - limit))
     }
@@ -53,13 +63,45 @@ impl App {
     /// A request waits for room.
     pub fn press(&self, now_us: u64) {
         let live = self.live();
-        let most = self.policy.max_concurrency;
         let lives = self.backends.iter().filter_map(|one| one.live.get());
         let more = lives.fold(0, |sum: u32, one| {
-            let awaiting = one.load.read().awaiting;
-            sum.saturating_add(one.capacity.press(awaiting, now_us, most))
+            let most = self.most_of(one);
+            sum.saturating_add(one.capacity().press(one.awaiting(), now_us, most))
         });
         Self::let_on(live, more);
+    }
+
+    /// Requests that may ever wait for a backend's answer: of a server that
+    /// several apps share, no one app's policy says.
+    fn most_of(&self, backend: &BackendLive) -> u32 {
+        match backend.share.get() {
+            Some(_) => MOST_SHARED,
+            None => self.policy.max_concurrency,
+        }
+    }
+
+    /// A request that waited for a backend's answer does not any more: whoever is
+    /// first in line may come, and the next one too if there is room for both.
+    /// Nobody else wakes an app whose server has less to do for others than before.
+    #[inline]
+    pub(super) fn freed(&self, index: usize) {
+        let queue = &self.live().queue;
+        queue.wake_one();
+        let backend = self.backends[index].live();
+        let is_shared = || backend.share.get().is_some();
+        if queue.waiting() > 0 && is_shared() && !backend.is_full(self.policy.max_concurrency) {
+            queue.wake_one();
+        }
+    }
+
+    /// A backend is about to have its first request.
+    #[cold]
+    pub(super) fn enrol(&self, index: usize) {
+        let backend = &self.backends[index];
+        // The same for all versions of the app.
+        let app = Arc::as_ptr(self.live()).addr();
+        let servers = &self.hot.servers;
+        servers.enrol(backend.address(), app, backend.live());
     }
 
     /// There is room for so many more.
@@ -74,8 +116,98 @@ impl App {
     /// which tells nothing if answers take longer anyway.
     pub fn abandoned(&self, told: &Told) {
         let backend = self.backends[told.index].live();
-        if told.waited_us >= backend.capacity.base_us() {
+        if told.waited_us >= backend.capacity().base_us() {
             self.heard(self.live(), backend, told, told.waited_us);
         }
+    }
+}
+
+/// There is no room for one request more.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl BackendLive {
+    /// What is known of how many requests it can have: its own, or the server's
+    /// that it shares.
+    #[inline]
+    pub(super) fn capacity(&self) -> &Capacity {
+        match self.share.get() {
+            Some(share) => &share.server().capacity,
+            None => &self.capacity,
+        }
+    }
+
+    /// Requests that wait for its answer, or its server's.
+    #[inline]
+    fn awaiting(&self) -> u32 {
+        match self.share.get() {
+            Some(share) => share.awaiting(),
+            None => self.load.read().awaiting,
+        }
+    }
+
+    /// Requests in flight, and those of other apps that wait for its server.
+    #[inline]
+    pub(super) fn crowd(&self) -> u32 {
+        let own = self.load.read();
+        let others = self.share.get().map_or(0, |share| {
+            let all = share.awaiting();
+            all.saturating_sub(own.awaiting)
+        });
+        own.in_flight.saturating_add(others)
+    }
+
+    /// Whether it has as many requests as the app allows it, or as it was found
+    /// to be able to have.
+    #[inline]
+    pub(super) fn is_full(&self, most: u32) -> bool {
+        let own = self.load.read();
+        let limit = match self.share.get() {
+            Some(share) => share.allowance(own.awaiting, share.awaiting()),
+            None => self.capacity.limit(),
+        };
+        own.is_full(most, limit)
+    }
+
+    /// Counts one more request, that waits for its answer; `most` is what the app
+    /// allows, `now_us` by the process's clock. With a seat, it is counted as
+    /// waiting until that is gone.
+    ///
+    /// # Errors
+    /// There is no room for it any more.
+    pub(super) fn begin(&self, most: u32, now_us: u64) -> Result<Option<Seat>, Full> {
+        let before = self.load.begin();
+        let (seat, limit, is_last) = match self.share.get() {
+            None => {
+                let limit = self.capacity.limit();
+                (None, limit, before.awaiting + 1 >= limit.min(most))
+            }
+            Some(share) => {
+                share.note(now_us);
+                let (seat, all) = share.sit();
+                let limit = share.allowance(before.awaiting, all);
+                (Some(seat), limit, all + 1 >= self.capacity().limit())
+            }
+        };
+        if before.is_full(most, limit) {
+            self.load.end();
+            return Err(Full);
+        }
+        if is_last {
+            self.capacity().note_full();
+        }
+        self.requests.fetch_add(1, Relaxed);
+        Ok(seat)
+    }
+
+    /// A request's client has sent the rest: it waits for its answer again, be
+    /// there room or not.
+    pub(super) fn unpark(&self) -> Option<Seat> {
+        self.load.unpark();
+        let seat = self.share.get().map(|share| share.sit().0);
+        if self.awaiting() >= self.capacity().limit() {
+            self.capacity().note_full();
+        }
+        seat
     }
 }

@@ -185,7 +185,8 @@ fn live_state_outlives_changes_while_the_instance_is_the_same() {
     before.live().cells[1].begin();
     let key = before.backends[0].key();
     for _ in 0..7 {
-        assert!(before.backends[0].live().begin(u32::MAX));
+        let seat = before.backends[0].live().begin(u32::MAX, 0);
+        assert!(seat.is_ok_and(|seat| seat.is_none()));
     }
 
     let mut record = app("a", &["a.example", "b.example"]);

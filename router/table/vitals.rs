@@ -354,8 +354,9 @@ impl App {
         }
         report.ejections = health.ejections();
         report.latency_us = backend.latency.measured_us();
-        report.limit = u64::from(backend.capacity.limit().min(self.policy.max_concurrency));
-        report.undisturbed_us = backend.capacity.base_us();
+        let capacity = backend.capacity();
+        report.limit = u64::from(capacity.limit().min(self.policy.max_concurrency));
+        report.undisturbed_us = capacity.base_us();
         report.share_permille = state.share_permille(moment.now_us, slow_start_us);
     }
 }
@@ -377,7 +378,8 @@ impl Candidates for App {
 
     #[inline]
     fn in_flight(&self, index: usize) -> u32 {
-        self.backends[index].in_flight()
+        let live = self.backends[index].live.get();
+        live.map_or(0, |live| live.crowd())
     }
 
     #[inline]

@@ -11,13 +11,13 @@ use portico::policy::health::ConnectFailure;
 use portico::policy::health::Outcome;
 use portico::policy::hedge::Patience;
 use portico::policy::retry::Retry;
-use portico::table::{App, Waiting};
+use portico::table::{App, Checkout, Waiting};
 
 use crate::arena::Id;
 use crate::backend::Reply;
 use crate::engine::{MILLISECOND, Micros};
 use crate::faults::Mode;
-use crate::journey::{Found, Request};
+use crate::journey::{Found, Pick, Request};
 use crate::record::Failure;
 use crate::world::{Event, NETWORK_US, World};
 
@@ -26,9 +26,7 @@ const QUICK_CONNECT_US: Micros = 500 * MILLISECOND;
 
 /// An answer whose body is on its way.
 pub struct Streaming {
-    router: usize,
-    app: Arc<App>,
-    backend: usize,
+    _checkout: Option<Checkout>,
 }
 
 /// One try of a request.
@@ -38,6 +36,7 @@ pub struct Attempt {
     /// The version of the app it was chosen from.
     pub app: Arc<App>,
     pub chosen_us: Micros,
+    checkout: Option<Checkout>,
     /// Its connection had been used before.
     reused: bool,
     pub sent_us: Option<Micros>,
@@ -51,7 +50,12 @@ pub struct Attempt {
 
 impl World {
     /// A try on a backend that is held for it.
-    pub(super) fn begin(&mut self, id: Id, backend: usize, chosen_us: Micros) {
+    pub(super) fn begin(&mut self, id: Id, pick: Pick) {
+        let Pick {
+            index: backend,
+            chosen_us,
+            checkout,
+        } = pick;
         let router = self.router_of(id);
         self.record.tried(self.engine.now_us(), router, backend);
         let fresh_only = self.request(id).fresh_only;
@@ -64,6 +68,7 @@ impl World {
             backend,
             app,
             chosen_us,
+            checkout,
             reused,
             sent_us: None,
             overdue: false,
@@ -113,13 +118,14 @@ impl World {
     }
 
     /// Asks a backend that broke off whether it is still there at all.
-    pub(super) fn knock(&mut self, id: Id, backend: usize, chosen_us: Micros) {
+    pub(super) fn knock(&mut self, id: Id, pick: Pick) {
         let app = Arc::clone(&self.routers[self.router_of(id)].app);
         let attempt = self.attempts.insert(Attempt {
             request: id,
-            backend,
+            backend: pick.index,
             app,
-            chosen_us,
+            chosen_us: pick.chosen_us,
+            checkout: pick.checkout,
             reused: false,
             sent_us: None,
             overdue: false,
@@ -251,22 +257,21 @@ impl World {
         let (request, backend) = (attempt.request, attempt.backend);
         self.look_at(id, None);
         self.request(request).tried.push(backend);
-        let Found::Backend { index, chosen_us } = self.choose(request, true) else {
+        let Found::Backend(pick) = self.choose(request, true) else {
             self.request(request).alone = true;
             return;
         };
         let (router, now_us) = (self.router_of(request), self.now_us());
         if !self.withdraw(router, now_us, Retry::Hedge) {
             self.request(request).over_budget = true;
-            self.forsake(router, index, chosen_us);
-            return self.release(router, index);
+            return;
         }
         let known = self.request(request);
         known.retries_left -= 1;
         known.aside.push(id);
         known.current = None;
         self.record.hedges += 1;
-        self.begin(request, index, chosen_us);
+        self.begin(request, pick);
     }
 
     /// No first byte in all the time there is.
@@ -310,13 +315,11 @@ impl World {
             },
         };
         self.speaks(request, id);
-        if let (502..=504, Some((index, chosen_us))) =
-            (status, self.better(request, backend, status))
-        {
+        if let (502..=504, Some(pick)) = (status, self.better(request, backend, status)) {
             self.tell(id, outcome);
             self.drop_attempt(id);
             self.record.retries += 1;
-            return self.begin(request, index, chosen_us);
+            return self.begin(request, pick);
         }
         for one in mem::take(&mut self.request(request).aside) {
             self.drop_attempt(one);
@@ -337,36 +340,21 @@ impl World {
 
     /// The body follows: the try counts as in flight, but waits no more.
     fn stream(&mut self, id: Id) {
-        let router = self.request_of(id).router;
         let attempt = self.attempts.remove(id).expect("it must be under way");
-        let Attempt {
-            app,
-            backend,
-            chosen_us,
-            ..
-        } = attempt;
-        app.forsake(backend, chosen_us);
-        app.backends[backend].live().load.heard();
-        self.routers[router].live.queue.wake_one();
-        let streaming = Streaming {
-            router,
-            app,
-            backend,
-        };
-        let stream = self.streaming.insert(streaming);
+        if let Some(checkout) = &attempt.checkout {
+            checkout.heard();
+        }
+        let stream = self.streaming.insert(Streaming {
+            _checkout: attempt.checkout,
+        });
         self.engine
             .after(self.setup.body_us, Event::Streamed(stream));
     }
 
     /// The body's end.
     pub(super) fn streamed(&mut self, stream: Id) {
-        let Streaming {
-            router,
-            app,
-            backend,
-        } = self.streaming.remove(stream).expect("it must be under way");
-        app.backends[backend].live().load.end_heard();
-        self.routers[router].live.queue.wake_one();
+        let streaming = self.streaming.remove(stream);
+        drop(streaming.expect("it must be under way"));
     }
 
     /// A try set aside that speaks first is the one that counts: the other is
@@ -383,21 +371,15 @@ impl World {
     }
 
     /// A backend that may do better than an answer of 502, 503 or 504.
-    fn better(&mut self, request: Id, backend: usize, status: u16) -> Option<(usize, Micros)> {
+    fn better(&mut self, request: Id, backend: usize, status: u16) -> Option<Pick> {
         if !(502..=504).contains(&status) || !self.request(request).repeatable {
             return None;
         }
         self.request(request).tried.push(backend);
-        let Found::Backend { index, chosen_us } = self.choose(request, true) else {
+        let Found::Backend(pick) = self.choose(request, true) else {
             return None;
         };
-        if self.use_up(request) {
-            return Some((index, chosen_us));
-        }
-        let router = self.router_of(request);
-        self.forsake(router, index, chosen_us);
-        self.release(router, index);
-        None
+        self.use_up(request).then_some(pick)
     }
 
     /// Closed, or reset, before a byte of the answer.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use portico::policy::balance::{Ask, Candidates, Choice, Tried};
 use portico::policy::health::Outcome;
 use portico::policy::retry::Retry;
-use portico::table::{Hedge, Policy, Told};
+use portico::table::{Checkout, Hedge, Policy, Told};
 
 use crate::arena::Id;
 use crate::engine::Micros;
@@ -69,9 +69,17 @@ pub struct Request {
     pub inside_us: u32,
 }
 
+/// A backend, held for a request.
+pub struct Pick {
+    pub index: usize,
+    pub chosen_us: Micros,
+    /// `None`: the routers of the run count nothing.
+    pub checkout: Option<Checkout>,
+}
+
 /// What the balancer has.
 pub enum Found {
-    Backend { index: usize, chosen_us: Micros },
+    Backend(Pick),
     Full,
     Down(usize),
     None,
@@ -146,29 +154,37 @@ impl World {
             let index = self
                 .choosing
                 .usize(..self.routers[router].app.backends.len());
-            self.routers[router].app.backends[index].live().load.begin();
-            return Found::Backend { index, chosen_us };
+            return Found::Backend(Pick {
+                index,
+                chosen_us,
+                checkout: None,
+            });
         }
         let choice = self.routers[router].app.choose(&ask);
-        let index = match choice {
-            Choice::Backend(index) | Choice::Trial(index) => index,
+        let (index, is_trial) = match choice {
+            Choice::Backend(index) => (index, false),
+            Choice::Trial(index) => (index, true),
             Choice::AllFull => return Found::Full,
             Choice::AllOut(index) => return Found::Down(index),
             Choice::NoneLeft => return Found::None,
         };
-        self.hold(router, index);
-        Found::Backend { index, chosen_us }
+        Found::Backend(self.hold(router, index, is_trial))
     }
 
-    fn hold(&mut self, router: usize, index: usize) {
+    fn hold(&mut self, router: usize, index: usize, is_trial: bool) -> Pick {
+        let chosen_us = self.now_us();
         let app = &self.routers[router].app;
-        let live = app.backends[index].live();
-        let had_room = live.begin(app.policy.max_concurrency);
-        assert!(had_room, "a full backend was chosen");
+        let checkout = Checkout::take(app, index, chosen_us, is_trial);
+        assert!(checkout.is_some(), "a full backend was chosen");
         assert!(
             self.setup.weights[index] > 0 || self.setup.weights.iter().all(|&w| w == 0),
             "a spare was chosen beside others"
         );
+        Pick {
+            index,
+            chosen_us,
+            checkout,
+        }
     }
 
     /// A backend for it, at once or after a wait; or its end.
@@ -180,21 +196,19 @@ impl World {
     pub(super) fn pick_again(&mut self, id: Id, mut knocked: bool) {
         loop {
             match self.choose(id, false) {
-                Found::Backend { index, chosen_us } if knocked && self.request(id).closed => {
-                    return self.knock(id, index, chosen_us);
+                Found::Backend(pick) if knocked && self.request(id).closed => {
+                    return self.knock(id, pick);
                 }
-                Found::Backend { index, .. } if knocked => {
-                    let router = self.router_of(id);
-                    self.release(router, index);
+                Found::Backend(pick) if knocked => {
+                    drop(pick);
                     return self.give_up(id, Failure::NoneLeft);
                 }
-                Found::Backend { index, chosen_us } => return self.begin(id, index, chosen_us),
+                Found::Backend(pick) => return self.begin(id, pick),
                 Found::Full => return self.wait(id, Wait::Room),
                 Found::Down(index) => {
                     let Some(patience_us) = self.boot_wait_us(id) else {
-                        let (router, now_us) = (self.router_of(id), self.now_us());
-                        self.hold(router, index);
-                        return self.begin(id, index, now_us);
+                        let pick = self.hold(self.router_of(id), index, false);
+                        return self.begin(id, pick);
                     };
                     return self.wait(id, Wait::Boot(patience_us));
                 }
@@ -298,24 +312,10 @@ impl World {
         }
     }
 
-    pub(super) fn forsake(&mut self, router: usize, index: usize, chosen_us: Micros) {
-        self.routers[router].app.forsake(index, chosen_us);
-    }
-
     /// A try is over, whatever came of it.
     pub(super) fn drop_attempt(&mut self, id: Id) {
-        let router = self.request_of(id).router;
-        let attempt = self.attempts.remove(id).expect("it must be under way");
-        attempt.app.forsake(attempt.backend, attempt.chosen_us);
-        attempt.app.backends[attempt.backend].live().load.end();
-        self.routers[router].live.queue.wake_one();
-    }
-
-    pub(super) fn release(&mut self, router: usize, index: usize) {
-        let router = &self.routers[router];
-        let live = router.app.backends[index].live();
-        live.load.end();
-        router.live.queue.wake_one();
+        let attempt = self.attempts.remove(id);
+        drop(attempt.expect("it must be under way"));
     }
 
     /// The router answers by itself.

@@ -1,4 +1,5 @@
-//! One router of a run: a table of its own, with the app in it.
+//! One router of a run: a table of its own, with the app in it; or one app of a
+//! router that several are at.
 //!
 //! Owns what an edge process has besides its requests: the table, idle
 //! connections, the line of those who wait. The health, the balance and the
@@ -16,9 +17,6 @@ use crate::arena::Id;
 /// Data threads of each modelled router.
 pub const THREADS: usize = 2;
 
-/// The name of the only app.
-const APP: &str = "shop";
-
 /// Whom a wake-up reached.
 pub type Woken = Arc<Mutex<Vec<Id>>>;
 
@@ -34,8 +32,9 @@ pub struct Waiting {
 
 /// An edge process.
 pub struct Router {
-    table: Table,
-    revision: u64,
+    table: Arc<Table>,
+    /// The app's name.
+    name: String,
     /// Its app.
     pub app: Arc<App>,
     /// The app's live state, for as long as the test runs: places in its line
@@ -53,14 +52,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// One that knows its backends, each of this weight.
-    pub fn new(weights: &[u32], policy: &PolicyRecord) -> Self {
-        let table = Table::new(THREADS);
-        let app = publish(&table, 1, weights, policy);
+    /// One that knows its backends, each of this weight, in this table.
+    pub fn new(table: Arc<Table>, name: String, weights: &[u32], policy: &PolicyRecord) -> Self {
+        let app = publish(&table, &name, weights, policy);
         let live: &'static Arc<AppLive> = Box::leak(Box::new(Arc::clone(app.live())));
         Router {
             table,
-            revision: 1,
+            name,
             app,
             live,
             idle: vec![0; weights.len()],
@@ -73,13 +71,13 @@ impl Router {
     /// A new version of its table: these backends and no others. Those in line
     /// are woken by it and look at the new one.
     pub fn refresh(&mut self, weights: &[u32], policy: &PolicyRecord) {
-        self.revision += 1;
-        self.app = publish(&self.table, self.revision, weights, policy);
+        self.app = publish(&self.table, &self.name, weights, policy);
     }
 }
 
 /// Applies a change as the edge does; gives the app of the new version.
-fn publish(table: &Table, revision: u64, weights: &[u32], policy: &PolicyRecord) -> Arc<App> {
+fn publish(table: &Table, name: &str, weights: &[u32], policy: &PolicyRecord) -> Arc<App> {
+    let revision = table.revision() + 1;
     let backend = |(number, &weight): (usize, &u32)| BackendRecord {
         id: format!("web.{number:02}"),
         address: format!("10.0.0.{}:9000", number + 1),
@@ -88,8 +86,8 @@ fn publish(table: &Table, revision: u64, weights: &[u32], policy: &PolicyRecord)
         ..BackendRecord::default()
     };
     let record = AppRecord {
-        name: APP.to_owned(),
-        domains: vec!["shop.example".to_owned()],
+        name: name.to_owned(),
+        domains: vec![format!("{name}.example")],
         backends: weights.iter().enumerate().map(backend).collect(),
         policy: Some(policy.clone()),
         revision,
@@ -103,7 +101,7 @@ fn publish(table: &Table, revision: u64, weights: &[u32], policy: &PolicyRecord)
         ..Delta::default()
     });
     assert!(refused.is_empty(), "{refused:?}");
-    table.app(APP).expect("the app must be there")
+    table.app(name).expect("the app must be there")
 }
 
 struct Bell {

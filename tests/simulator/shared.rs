@@ -5,8 +5,8 @@
 
 use crate::clients::Clients;
 use crate::engine::{MILLISECOND, Micros, SECOND};
-use crate::load::Arrivals;
-use crate::overload::{CAPACITY, PATIENCE_US, SERVICES, clients, independent, pool, seen};
+use crate::load::{Arrivals, Service};
+use crate::overload::{CAPACITY, PATIENCE_US, SERVICES, Seen, clients, independent, pool, seen};
 use crate::seeds;
 use crate::world::{Setup, World};
 
@@ -92,5 +92,75 @@ fn a_quiet_app_that_shares_its_backends_with_a_noisy_one_loses_nothing() {
             let quiet = seen(&record, 0, 10 * SECOND, Some(1));
             assert_eq!((quiet.shed, quiet.left), (0, 0), "{service:?}: {quiet:?}");
         });
+    }
+}
+
+/// Two apps of each router on the same processes: what the second one saw, what
+/// the first, after the time it takes to find the limit.
+fn beside(routers: usize, service: Service, seed: u64, first: f64, second: f64) -> (Seen, Seen) {
+    let each = |per_second: f64, app: usize| {
+        let arrivals = Arrivals::Independent(per_second / routers as f64);
+        (0..routers).map(move |router| clients(arrivals).at(2 * router + app))
+    };
+    let record = World::new(Setup {
+        routers: 2 * routers,
+        apps: 2,
+        service,
+        length_us: 25 * SECOND,
+        ..pool(seed, each(first, 0).chain(each(second, 1)).collect())
+    })
+    .run();
+    let of = |app| seen(&record, 5 * SECOND, 25 * SECOND, Some(app));
+    (of(0), of(1))
+}
+
+#[test]
+fn a_quiet_app_beside_a_noisy_one_at_the_same_router_waits_for_nobody() {
+    seeds::each(3, |seed| {
+        let (noisy, quiet) = beside(1, SERVICES[0], seed, 5.0 * CAPACITY, 100.0);
+        assert_eq!((quiet.shed, quiet.left), (0, 0), "{quiet:?}");
+        assert!(u64::from(quiet.p99_us) <= 21 * MILLISECOND, "{quiet:?}");
+        assert!(noisy.per_second >= 0.8 * CAPACITY, "{noisy:?}");
+    });
+    for service in &SERVICES[1..] {
+        let (noisy, quiet) = beside(1, *service, 1, 5.0 * CAPACITY, 100.0);
+        assert_eq!((quiet.shed, quiet.left), (0, 0), "{quiet:?}");
+        assert!(noisy.per_second >= 0.7 * CAPACITY, "{service:?}: {noisy:?}");
+    }
+}
+
+#[test]
+fn apps_that_all_want_more_than_there_is_have_equal_parts() {
+    for service in SERVICES {
+        let (one, other) = beside(1, service, 1, 5.0 * CAPACITY, 1.5 * CAPACITY);
+        let sum = one.per_second + other.per_second;
+        assert!(sum >= 0.9 * CAPACITY, "{service:?}: {one:?} {other:?}");
+        let part = other.per_second / sum;
+        assert!((0.4..0.6).contains(&part), "{service:?}: {one:?} {other:?}");
+    }
+}
+
+#[test]
+fn an_app_that_is_left_alone_has_all_there_is() {
+    let noisy = clients(independent(5.0)).at(0);
+    let quiet = Clients::from(Arrivals::Independent(100.0)).between(0, 5 * SECOND);
+    let record = World::new(Setup {
+        routers: 2,
+        apps: 2,
+        length_us: 30 * SECOND,
+        ..pool(1, vec![noisy, quiet.at(1)])
+    })
+    .run();
+    let alone = seen(&record, 20 * SECOND, 30 * SECOND, Some(0));
+    assert!(alone.per_second >= 0.97 * CAPACITY, "{alone:?}");
+}
+
+#[test]
+fn of_a_fleet_that_shares_its_backends_no_quiet_app_loses_anything() {
+    for routers in [2, 4] {
+        let (noisy, quiet) = beside(routers, SERVICES[0], 1, 5.0 * CAPACITY, 100.0);
+        assert_eq!((quiet.shed, quiet.left), (0, 0), "{routers}: {quiet:?}");
+        let part = 0.7 * CAPACITY / routers as f64;
+        assert!(noisy.per_second >= part, "{routers}: {noisy:?}");
     }
 }

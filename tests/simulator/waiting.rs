@@ -146,10 +146,10 @@ impl World {
         let router = self.router_of(id);
         while let Some(what) = waits(self) {
             match self.choose(id, false) {
-                Found::Backend { index, chosen_us } => {
+                Found::Backend(pick) => {
                     let pace = self.routers[router].app.pace();
-                    self.leave(id).place.served(chosen_us, &pace);
-                    return self.begin(id, index, chosen_us);
+                    self.leave(id).place.served(pick.chosen_us, &pace);
+                    return self.begin(id, pick);
                 }
                 Found::Full if what != Wait::Room => {
                     // One came up, and others were before us.

@@ -6,10 +6,12 @@
 //! [`prober`](super::prober).
 
 use std::mem;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use portico::feed::messages::PolicyRecord;
 use portico::policy::health::Verdict;
+use portico::table::Table;
 
 use crate::arena::{Arena, Id};
 use crate::attempt::{Attempt, Streaming};
@@ -20,7 +22,7 @@ use crate::faults::{Change, Mode, Schedule};
 use crate::journey::{Asked, Request};
 use crate::load::{Arrivals, Service};
 use crate::record::Record;
-use crate::router::{Router, Woken};
+use crate::router::{Router, THREADS, Woken};
 use crate::rules::{check_amplification, check_budget};
 use crate::server::Begun;
 
@@ -30,8 +32,10 @@ pub const NETWORK_US: Micros = 100;
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Routers, each with an equal part of the requests.
+    /// Routers, each with an equal part of the requests; or apps of routers.
     pub routers: usize,
+    /// So many in a row are apps of one router, on the same backends.
+    pub apps: usize,
     /// The weight of each backend.
     pub weights: Vec<u32>,
     /// Workers of each backend.
@@ -67,6 +71,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             routers: 1,
+            apps: 1,
             weights: vec![100; 4],
             workers: 1_000,
             service: Service::Constant(5_000),
@@ -166,9 +171,7 @@ impl World {
             backends: (0..backends)
                 .map(|_| Backend::new(setup.service, setup.workers))
                 .collect(),
-            routers: (0..setup.routers)
-                .map(|_| Router::new(&setup.weights, &setup.policy))
-                .collect(),
+            routers: routers(&setup),
             requests: Arena::new(),
             attempts: Arena::new(),
             streaming: Arena::new(),
@@ -388,6 +391,19 @@ impl World {
             self.set_probe(router, backend);
         }
     }
+}
+
+/// The routers of a run, or the apps of its routers.
+fn routers(setup: &Setup) -> Vec<Router> {
+    let mut table = Arc::new(Table::new(THREADS));
+    let router = |number: usize| {
+        if number.is_multiple_of(setup.apps) {
+            table = Arc::new(Table::new(THREADS));
+        }
+        let name = format!("shop{number}");
+        Router::new(Arc::clone(&table), name, &setup.weights, &setup.policy)
+    };
+    (0..setup.routers).map(router).collect()
 }
 
 impl Drop for World {

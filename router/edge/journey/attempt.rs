@@ -32,12 +32,11 @@ use super::spare::pick_kept;
 use crate::edge::clock::Micros;
 use crate::edge::http1::request::Refusal;
 use crate::edge::http1::response::Defect;
-use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
 use crate::policy::health::Outcome;
 use crate::policy::hedge::Patience;
 use crate::policy::retry::Retry;
-use crate::table::Waiting;
+use crate::table::{Checkout, Waiting};
 
 /// A try that should be overtaken and cannot be, for want of a backend or of
 /// budget, is looked at again after a quarter of its wait, and not before this.

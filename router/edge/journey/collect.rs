@@ -35,8 +35,8 @@ use crate::edge::buffer::SMALL_BYTES;
 use crate::edge::clock::Micros;
 use crate::edge::http1::head::Framing;
 use crate::edge::roster::{Awaits, Notice};
-use crate::edge::upstream::Checkout;
 use crate::observe::Code;
+use crate::table::Checkout;
 
 /// Of a body that is not kept whole: who has sent so much does not drip. With its
 /// head it has room in a small buffer.

@@ -17,11 +17,10 @@ use super::upload::Upload;
 use crate::edge::buffer::Buffer;
 use crate::edge::clock::Micros;
 use crate::edge::http1::response::{Defect, ResponseHead};
-use crate::edge::upstream::Checkout;
 use crate::observe::Code;
 use crate::policy::balance::Tried;
 use crate::policy::health::Outcome;
-use crate::table::App;
+use crate::table::{App, Checkout};
 
 /// Never due.
 pub(super) const NEVER: Micros = Micros::MAX;

@@ -17,13 +17,12 @@ use crate::edge::clock::Micros;
 use crate::edge::gate;
 use crate::edge::http1::response::Defect;
 use crate::edge::thread::Thread;
-use crate::edge::upstream::Checkout;
 use crate::edge::verdict::pronounce;
 use crate::observe::{Code, Counter};
 use crate::policy::balance::Tried;
 use crate::policy::health::{ConnectFailure, Outcome};
 use crate::policy::retry::Retry;
-use crate::table::Told;
+use crate::table::{Checkout, Told};
 
 /// A backend that answered somebody this recently is there, however long a
 /// connection to it takes.

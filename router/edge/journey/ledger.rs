@@ -14,12 +14,11 @@ use crate::edge::clock::Micros;
 use crate::edge::gate;
 use crate::edge::http1::head::{Span, Version};
 use crate::edge::thread::Thread;
-use crate::edge::upstream::Checkout;
 use crate::observe::access_log::Line;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::fair_queue::Key;
-use crate::table::App;
 use crate::table::limits::{Hold, Refused};
+use crate::table::{App, Checkout};
 
 /// What a request takes less than at a time is not kept from it.
 const BUFFER_KIB: u32 = 8;

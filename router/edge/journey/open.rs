@@ -19,8 +19,9 @@ use super::exchange::{Exchange, after};
 use super::pick;
 use crate::edge::clock::Micros;
 use crate::edge::thread::Thread;
-use crate::edge::upstream::{self, Checkout};
+use crate::edge::upstream;
 use crate::observe::{Code, Counter, Histogram};
+use crate::table::Checkout;
 
 /// Queueing and connecting, retries included, take at most this together; what
 /// the request was sent for meanwhile does not count.

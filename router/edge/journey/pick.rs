@@ -27,12 +27,11 @@ use super::client::Wire;
 use super::exchange::{Exchange, after};
 use super::open;
 use crate::edge::clock::Micros;
-use crate::edge::upstream::Checkout;
 use crate::edge::wanted;
 use crate::observe::{Code, Counter, Gauge, Histogram};
 use crate::policy::admission::{Joining, NoPlace, Turn, Waiter};
 use crate::policy::balance::{Ask, Candidates, Choice, Tried};
-use crate::table::{App, Policy};
+use crate::table::{App, Checkout, Policy};
 
 /// A request waits at most this long for a backend with room.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);

@@ -25,10 +25,9 @@ use crate::edge::http1::body::{self, Body, LAST_CHUNK, PREFIX_BYTES, chunk_prefi
 use crate::edge::http1::head::{Framing, Version};
 use crate::edge::http1::response_writer::{self, Downstream, Promise};
 use crate::edge::http1::scan::Scan;
-use crate::edge::upstream::Checkout;
 use crate::observe::{Code, Counter};
 use crate::policy::health::Outcome;
-use crate::table::App;
+use crate::table::{App, Checkout};
 
 /// Body bytes up to this many are copied behind the head rather than gathered.
 const COPIED_BYTES: usize = 2048;

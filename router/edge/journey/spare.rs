@@ -7,8 +7,8 @@
 
 use super::client::Wire;
 use super::exchange::Exchange;
-use crate::edge::upstream::Checkout;
 use crate::policy::balance::{Ask, Choice};
+use crate::table::Checkout;
 
 /// A backend that may be used at once and was not met yet, to which a connection
 /// is kept.

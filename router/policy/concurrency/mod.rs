@@ -18,9 +18,11 @@
 //!           cruise ◀──────────────────────────────────────────────┐
 //!             │  │  too many wait inside: L · B/R + what may wait ─┤
 //!             │  └── every few seconds of it ──▶ dip to 0.7 L ─────┘
-//!             ▼
-//!   a step down that shortened nothing: back, and B is what answers take now,
-//!   until a dip says otherwise
+//!             │  └── several apps share it, no more to be had ─────┐
+//!             ▼                                                    ▼
+//!   a step down that shortened nothing:             reserve: kept below the limit,
+//!   back, and B is what answers take now,           so that a place is free, with a
+//!   until a dip says otherwise                      look at the limit now and then
 //! ```
 //!
 //! `B` is the hard part: work changes, so the fastest answers ever are no
@@ -42,8 +44,12 @@
 //!
 //! Times are microseconds.
 
+mod dip;
+mod reserve;
 mod window;
 
+use self::dip::{Now, Step, helped};
+use self::reserve::Reserve;
 use self::window::{Mean, Spread};
 pub use self::window::{Next, Window};
 
@@ -79,7 +85,8 @@ const CUT: f64 = 0.5;
 const DIP_EVERY_US: u64 = 2_000_000;
 const DIP_EVERY_TIMES: u64 = 30;
 /// So many times as long where a backend may have all that the app allows: that may
-/// be what it can have, and then there is nothing to find out.
+/// be what it can have, and then there is nothing to find out. And where places are
+/// kept free, so that nobody waits anyway.
 const RARELY: u64 = 4;
 
 /// A window lasts so long, and as a multiple of what an answer takes.
@@ -101,19 +108,13 @@ const STALL_US: u64 = 100_000;
 /// One answer counts for at most so many times what an undisturbed one takes.
 const MOST_TIMES: f64 = 16.0;
 
-/// A step down whose effect is awaited.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    /// The limit before it.
-    from: f64,
-    /// What answers took then.
-    mean_us: f64,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Phase {
+    /// At the limit.
     Cruise,
-    /// The limit is lowered for one window, from this.
+    /// Below it: places are kept free.
+    Reserve,
+    /// Lowered for one window, from this.
     Dip(Step),
 }
 
@@ -138,6 +139,11 @@ pub struct Limiter {
     /// No queue was ever met: it rises by doubling.
     is_new: bool,
     next_dip_us: u64,
+    /// Several apps have requests for the backend.
+    is_shared: bool,
+    /// As many requests as may wait inside did so at last.
+    is_balanced: bool,
+    reserve: Reserve,
     /// Windows closed: fractions of a limit are spread over them.
     windows: u32,
     /// The window before this one was full.
@@ -160,6 +166,9 @@ impl Default for Limiter {
             ceiling: 0.0,
             is_new: true,
             next_dip_us: 0,
+            is_shared: false,
+            is_balanced: false,
+            reserve: Reserve::default(),
             windows: 0,
             was_full: false,
             spread: Spread::default(),
@@ -179,6 +188,20 @@ impl Limiter {
         self.base_us as u64
     }
 
+    /// Goes on from what is known with a backend that several apps share. How much
+    /// it can do is looked at a share of the time, from 0 to 1, later than of the
+    /// first of all of them.
+    #[must_use]
+    pub fn shared(self, apart: f64) -> Limiter {
+        Limiter {
+            phase: Phase::Cruise,
+            reserve: Reserve::apart(apart),
+            windows: 0,
+            was_full: false,
+            ..self
+        }
+    }
+
     /// Nobody has been answered yet: it is slow, and may have more.
     pub fn raise(&mut self, most: u32) {
         self.limit = (2.0 * self.limit).clamp(1.0, f64::from(most));
@@ -190,6 +213,7 @@ impl Limiter {
     /// what the app allows, above 0.
     pub fn step(&mut self, window: &Window, now_us: u64, wall_us: u64, most: u32) -> Next {
         let mean_us = window.mean_us();
+        self.is_shared = window.apps > 1;
         if window.is_late_by(STALL_US.max(2 * self.base_us as u64)) {
             // What comes with it says nothing either.
             self.spread.forget();
@@ -197,11 +221,13 @@ impl Limiter {
             return match self.begin(mean_us, now_us, most) {
                 Next::Begin {
                     limit,
+                    served,
                     for_us,
                     most_us,
                     ..
                 } => Next::Begin {
                     limit,
+                    served,
                     after_us,
                     for_us,
                     most_us,
@@ -209,32 +235,39 @@ impl Limiter {
                 extend @ Next::Extend { .. } => extend,
             };
         }
+        let now = Now { now_us, wall_us };
+        if matches!(self.phase, Phase::Reserve)
+            && window.was_full
+            && self.reserve.is_look_due(now_us)
+        {
+            // On time, as for a dip: the others look now.
+            self.phase = Phase::Cruise;
+            return self.begin(mean_us, now_us, most);
+        }
         if let Some(for_us) = self.extension(window, mean_us) {
             if let Some(mean_us) = self.cruise_us.filter(|_| self.is_dip_due(window, now_us)) {
                 // On time: the others dip now.
                 self.dip(mean_us);
                 return self.begin(mean_us, now_us, most);
             }
-            let for_us = for_us.min(self.until_dip_us(now_us));
+            let for_us = for_us.min(self.until_shared_us(now_us));
             return Next::Extend { for_us };
         }
         // The first tells how it began, not how it is.
         if window.answers > 0 && self.windows > 0 {
-            let is_cruise = matches!(self.phase, Phase::Cruise);
-            let mean = self.spread.read(window, is_cruise);
+            let is_usual = !matches!(self.phase, Phase::Dip(_));
+            let mean = self.spread.read(window, is_usual);
             match self.phase {
                 Phase::Dip(step) => {
-                    let every = if step.from < f64::from(most) {
-                        1
-                    } else {
-                        RARELY
-                    };
+                    let is_told = step.limit >= f64::from(most);
+                    let is_kept = step.from < step.limit;
+                    let every = if is_told || is_kept { RARELY } else { 1 };
                     let every_us = every * DIP_EVERY_US.max(DIP_EVERY_TIMES * mean.us as u64);
-                    self.next_dip_us = shared_moment_us(every_us, now_us, wall_us);
-                    self.climb_out(step, &mean, now_us, wall_us);
+                    self.next_dip_us = now.shared_moment_us(every_us);
+                    self.climb_out(step, &mean, &now);
                 }
-                Phase::Cruise if window.was_full => self.cruise(&mean, now_us),
-                Phase::Cruise => self.idle(window, mean_us),
+                Phase::Cruise | Phase::Reserve if window.was_full => self.cruise(&mean, &now),
+                Phase::Cruise | Phase::Reserve => self.idle(window, mean_us),
             }
         }
         self.was_full = window.was_full;
@@ -268,6 +301,7 @@ impl Limiter {
         };
         self.base_us += (mean_us - self.base_us) * weight;
         self.is_base_known = true;
+        self.phase = Phase::Cruise;
         self.sinking = None;
         self.rise = 1.0;
         // A limit far above what was ever needed bounds nothing.
@@ -278,22 +312,41 @@ impl Limiter {
     }
 
     /// It had all that it may have.
-    fn cruise(&mut self, mean: &Mean, now_us: u64) {
+    fn cruise(&mut self, mean: &Mean, now: &Now) {
         let used = f64::from(self.applied);
         self.cruise_us = Some(mean.us);
         if self.base_us == 0.0 {
             self.base_us = mean.us;
         } else if self.has_sunk_for_nothing(used, mean) {
+            self.phase = Phase::Cruise;
             return;
         }
+        self.weigh(used, mean);
+        if self.wants_dip(now.now_us) {
+            self.dip(mean.us);
+        } else {
+            self.phase = self.next_phase(used, mean, now);
+        }
+    }
+
+    /// More, less, or as it is.
+    fn weigh(&mut self, used: f64, mean: &Mean) {
         if mean.us < self.base_us * (0.85 - 2.0 * mean.error) {
             self.base_us += (mean.us - self.base_us) / 2.0;
         }
         let may_wait = may_wait(used, mean);
+        self.is_balanced = false;
         let longer = mean.us / self.undisturbed_us() - 1.0;
         let longer = longer.max(0.0);
         let waiting = used * longer / (1.0 + longer);
-        if waiting > 1.4 * may_wait && longer > 2.0 * mean.error {
+        let is_queued = waiting > 1.4 * may_wait && longer > 2.0 * mean.error;
+        if matches!(self.phase, Phase::Reserve) {
+            // If it is so, the limit itself tells.
+            self.is_balanced = !is_queued;
+            if !is_queued {
+                self.base_us += (mean.us - self.base_us) * reserve::BASE_WEIGHT;
+            }
+        } else if is_queued {
             self.sink(used, mean, may_wait);
         } else if !self.was_full {
             // It became full in this window: those who came before waited for nobody.
@@ -307,12 +360,29 @@ impl Limiter {
             }
             self.rise = (2.0 * self.rise).min((self.limit / 4.0).max(1.0));
         } else {
+            self.is_balanced = true;
             self.sinking = None;
             self.rise = 1.0;
         }
-        if self.wants_dip(now_us) {
-            self.dip(mean.us);
+    }
+
+    /// Where several apps share the backend: below the limit, once that is found,
+    /// and at it for a look now and then.
+    fn next_phase(&mut self, used: f64, mean: &Mean, now: &Now) -> Phase {
+        if !self.is_shared || !self.is_balanced || !self.is_base_known {
+            return Phase::Cruise;
         }
+        let served = used * (self.undisturbed_us() / mean.us).min(1.0);
+        if matches!(self.phase, Phase::Reserve) || self.reserve.look(served, mean.us, now) {
+            return Phase::Reserve;
+        }
+        Phase::Cruise
+    }
+
+    /// Multiples of the golden ratio, from 0 to 1: fractions come out right on
+    /// average, soon.
+    fn dither(&self) -> f64 {
+        (f64::from(self.windows) * 0.618_033_988).fract()
     }
 
     /// What answers may take without anybody's waiting inside being a matter.
@@ -320,17 +390,12 @@ impl Limiter {
         self.base_us.max(NO_MATTER_US)
     }
 
-    fn dip(&mut self, mean_us: f64) {
-        self.sinking = None;
-        let from = self.limit;
-        self.phase = Phase::Dip(Step { from, mean_us });
-    }
-
     fn sink(&mut self, used: f64, mean: &Mean, may_wait: f64) {
         self.is_new = false;
         self.rise = 1.0;
         self.sinking.get_or_insert(Step {
             from: used,
+            limit: self.limit,
             mean_us: mean.us,
         });
         let wanted = used * self.undisturbed_us() / mean.us + may_wait;
@@ -356,17 +421,18 @@ impl Limiter {
         if helped(&step, used, mean) {
             self.sinking = Some(Step {
                 from: used,
+                limit: self.limit,
                 mean_us: mean.us,
             });
             return false;
         }
         self.sinking = None;
-        self.limit = step.from;
+        self.limit = step.limit;
         self.base_us = mean.us;
         // Others who share it were where they were all the while: what answers take
         // when they step down too is for a dip to show.
-        self.is_base_known = step.from < 2.0;
-        self.ceiling = step.from * IN_DOUBT;
+        self.is_base_known = step.limit < 2.0;
+        self.ceiling = step.limit * IN_DOUBT;
         true
     }
 
@@ -375,77 +441,30 @@ impl Limiter {
         self.is_base_known || (self.limit < self.ceiling && mean.error < PLAIN)
     }
 
-    /// One is due in the middle of a window.
-    fn is_dip_due(&self, window: &Window, now_us: u64) -> bool {
-        matches!(self.phase, Phase::Cruise) && window.was_full && self.wants_dip(now_us)
-    }
-
-    /// Until the next dip; for ever, if it is overdue.
-    fn until_dip_us(&self, now_us: u64) -> u64 {
-        match self.next_dip_us.saturating_sub(now_us) {
-            0 => u64::MAX,
-            us => us,
-        }
-    }
-
-    /// Due, and deep enough to tell something. A new limit is not dipped: it
-    /// rises until it meets a queue.
-    fn wants_dip(&self, now_us: u64) -> bool {
-        let is_wanted = !self.is_new || !self.is_base_known;
-        let is_wanted = is_wanted && (self.sinking.is_none() || !self.is_base_known);
-        is_wanted && now_us >= self.next_dip_us && self.limit >= 2.0
-    }
-
-    /// A dip's window is over.
-    fn climb_out(&mut self, step: Step, mean: &Mean, now_us: u64, wall_us: u64) {
-        self.phase = Phase::Cruise;
-        self.limit = step.from;
-        self.ceiling = 0.0;
-        if helped(&step, f64::from(self.applied), mean) {
-            self.is_base_known = mean.us >= self.base_us * (0.95 - mean.error);
-            if !self.is_base_known {
-                // They waited until now, and may do even so: another look.
-                self.base_us = mean.us;
-                let soon_us = 2 * mean.us as u64;
-                self.next_dip_us = shared_moment_us(soon_us, now_us, wall_us);
-            }
-            let wanted =
-                step.from * self.undisturbed_us() / step.mean_us + may_wait(step.from, mean);
-            self.limit = wanted.clamp(f64::from(self.applied), step.from);
-            // There is nothing below one to look at.
-            self.is_base_known |= self.limit < 2.0;
-            return;
-        }
-        let apart = (mean.us / self.base_us - 1.0).abs();
-        let is_new = !self.is_base_known || apart > 3.0 * mean.error;
-        let weight = if is_new { 1.0 } else { 0.3 };
-        self.base_us += (mean.us - self.base_us) * weight;
-        self.is_base_known = true;
-    }
-
     fn begin(&mut self, mean_us: f64, now_us: u64, most: u32) -> Next {
         let before = f64::from(self.applied);
         self.windows = self.windows.wrapping_add(1);
         let limit = match self.phase {
             Phase::Dip(step) => (step.from * DIP).round(),
-            // Multiples of the golden ratio: fractions come out right on average,
-            // soon.
-            Phase::Cruise => {
-                (self.limit + (f64::from(self.windows) * 0.618_033_988).fract()).floor()
-            }
+            Phase::Reserve => reserve::whole(self.reserve.level(self.limit), self.dither()),
+            Phase::Cruise => (self.limit + self.dither()).floor(),
         };
         self.applied = (limit as u32).clamp(1, most);
         let is_changed = (f64::from(self.applied) / before - 1.0).abs() > 0.12;
         let after_us = if is_changed { mean_us as u64 } else { 0 };
         let until_dip_us = match self.phase {
             Phase::Dip(_) => u64::MAX,
-            Phase::Cruise => self.until_dip_us(now_us).saturating_sub(after_us),
+            Phase::Cruise | Phase::Reserve => self.until_shared_us(now_us).saturating_sub(after_us),
         };
         if is_changed {
             self.spread.forget();
         }
         Next::Begin {
             limit: self.applied,
+            served: match self.is_shared {
+                true => (self.reserve.served(self.limit) as u32).max(1),
+                false => self.applied,
+            },
             after_us,
             for_us: window_us(self.base_us).min(until_dip_us),
             most_us: match self.base_us {
@@ -460,20 +479,6 @@ impl Limiter {
 /// differ, since there the next one may come sooner or later.
 fn may_wait(used: f64, mean: &Mean) -> f64 {
     QUEUED.max(QUEUED_SHARE * used) + used * mean.error * QUEUED_BY_ERROR
-}
-
-/// Whether answers became shorter with the step down to `used`.
-fn helped(step: &Step, used: f64, mean: &Mean) -> bool {
-    let shorter = 1.0 - mean.us / step.mean_us;
-    let fewer = 1.0 - used / step.from;
-    shorter > HELPED * fewer
-}
-
-/// The next of the moments, about so far apart, that are the same for every
-/// router.
-fn shared_moment_us(every_us: u64, now_us: u64, wall_us: u64) -> u64 {
-    let every_us = every_us.max(1).next_power_of_two();
-    now_us + every_us - wall_us % every_us
 }
 
 fn window_us(mean_us: f64) -> u64 {

@@ -32,6 +32,8 @@ struct Bench {
     times: u64,
     /// Requests that clients have at once, if they have not always another.
     offered: u32,
+    /// Apps that these are of.
+    apps: u32,
     random: Rng,
     now_us: u64,
     /// When each worker is free.
@@ -53,6 +55,7 @@ const NOTHING: Window = Window {
     was_full: false,
     awaiting: 0,
     late_us: 0,
+    apps: 1,
 };
 
 impl Bench {
@@ -63,6 +66,7 @@ impl Bench {
             workers,
             times: 1,
             offered: u32::MAX,
+            apps: 1,
             random: Rng::with_seed(seed),
             now_us: 0,
             free_us: (0..workers).map(|_| std::cmp::Reverse(0)).collect(),
@@ -115,6 +119,7 @@ impl Bench {
             return;
         }
         self.window.length_us = self.now_us - self.from_us;
+        self.window.apps = self.apps;
         let next = self
             .limiter
             .step(&self.window, self.now_us, self.now_us, MOST);
@@ -122,6 +127,7 @@ impl Bench {
             Next::Extend { for_us } => self.until_us = self.now_us + for_us,
             Next::Begin {
                 limit,
+                served: _,
                 after_us,
                 for_us,
                 most_us,
@@ -184,6 +190,63 @@ fn work_that_takes_twice_as_long_is_no_queue() {
         let most_us = 20_000.0 * times as f64 * 1.25;
         assert!(mean_us < most_us, "{times} times as long: {mean_us} µs");
     }
+}
+
+#[test]
+fn where_several_apps_share_a_place_is_kept_free_but_for_moments() {
+    for (workers, most, least) in [
+        (1, 1.02, 0.95),
+        (4, 0.85, 0.7),
+        (10, 0.92, 0.85),
+        (50, 1.0, 0.95),
+    ] {
+        let mut bench = Bench::new(STEADY, workers, 1);
+        bench.apps = 2;
+        bench.run(10 * SECOND_US);
+        let (per_second, _) = bench.run(20 * SECOND_US);
+        let share = per_second / bench.capacity();
+        assert!(
+            (least..most).contains(&share),
+            "{workers} workers: {share} of what they can"
+        );
+        bench.apps = 1;
+        bench.run(3 * SECOND_US);
+        let (per_second, _) = bench.run(5 * SECOND_US);
+        let share = per_second / bench.capacity();
+        assert!(
+            share > 0.97,
+            "{workers} workers, one app: {share} of what they can"
+        );
+    }
+}
+
+#[test]
+fn where_several_apps_share_changes_are_noticed_all_the_same() {
+    let mut bench = Bench::new(STEADY, 10, 1);
+    bench.apps = 2;
+    bench.run(10 * SECOND_US);
+    for times in [2, 1] {
+        bench.times = times;
+        bench.run(3 * SECOND_US);
+        let (per_second, mean_us) = bench.run(10 * SECOND_US);
+        let share = per_second / bench.capacity();
+        assert!(
+            (0.8..0.95).contains(&share),
+            "{times} times as long: {share} of what it can"
+        );
+        let most_us = 20_000.0 * times as f64 * 1.05;
+        assert!(mean_us < most_us, "{times} times as long: {mean_us} µs");
+    }
+    // Half of the workers go.
+    for _ in 0..5 {
+        bench.free_us.pop();
+    }
+    bench.workers = 5;
+    bench.run(10 * SECOND_US);
+    let (per_second, mean_us) = bench.run(10 * SECOND_US);
+    let share = per_second / bench.capacity();
+    assert!(share > 0.7, "{share} of what is left");
+    assert!(mean_us < 23_000.0, "{mean_us} µs");
 }
 
 #[test]
@@ -251,6 +314,7 @@ fn a_router_that_stood_still_learns_nothing_from_it() {
         was_full: true,
         awaiting: 0,
         late_us,
+        apps: 1,
     };
     for second in 1..=20 {
         let now_us = second * 100_000;
@@ -276,6 +340,7 @@ fn a_window_that_became_full_raises_nothing() {
             was_full,
             awaiting: 0,
             late_us: 0,
+            apps: 1,
         };
         limiter.step(&window, now_us, now_us, MOST);
         limiter.limit()
@@ -308,6 +373,7 @@ fn a_limit_that_sank_below_two_while_in_doubt_rises_again() {
             was_full: true,
             awaiting: 0,
             late_us: 0,
+            apps: 1,
         };
         limiter.step(&window, now_us, now_us, MOST);
     };

@@ -28,6 +28,8 @@ pub struct Window {
     pub awaiting: u32,
     /// How long ago it was to end, microseconds.
     pub late_us: u64,
+    /// Apps that have requests for it.
+    pub apps: u32,
 }
 
 impl Window {
@@ -62,6 +64,9 @@ pub enum Next {
     Begin {
         /// Requests that the backend may have at once.
         limit: u32,
+        /// What it can work on at once, of which each app that shares it has a fair
+        /// share: what is lowered for a moment is not lowered for those.
+        served: u32,
         /// Until it begins, microseconds: answers that come before are of the
         /// limit before.
         after_us: u64,
