@@ -143,6 +143,8 @@ pub struct Limiter {
     is_shared: bool,
     /// As many requests as may wait inside did so at last.
     is_balanced: bool,
+    /// More than that did.
+    is_queued: bool,
     reserve: Reserve,
     /// Windows closed: fractions of a limit are spread over them.
     windows: u32,
@@ -168,6 +170,7 @@ impl Default for Limiter {
             next_dip_us: 0,
             is_shared: false,
             is_balanced: false,
+            is_queued: false,
             reserve: Reserve::default(),
             windows: 0,
             was_full: false,
@@ -267,7 +270,7 @@ impl Limiter {
                     self.climb_out(step, &mean, &now);
                 }
                 Phase::Cruise | Phase::Reserve if window.was_full => self.cruise(&mean, &now),
-                Phase::Cruise | Phase::Reserve => self.idle(window, mean_us),
+                Phase::Cruise | Phase::Reserve => self.idle(window, mean_us, &now),
             }
         }
         self.was_full = window.was_full;
@@ -290,7 +293,7 @@ impl Limiter {
     }
 
     /// Nobody was turned away: what answers take is what they take.
-    fn idle(&mut self, window: &Window, mean_us: f64) {
+    fn idle(&mut self, window: &Window, mean_us: f64, now: &Now) {
         let weight = if self.base_us == 0.0 {
             1.0
         } else if mean_us < self.base_us {
@@ -301,11 +304,17 @@ impl Limiter {
         };
         self.base_us += (mean_us - self.base_us) * weight;
         self.is_base_known = true;
-        self.phase = Phase::Cruise;
         self.sinking = None;
         self.rise = 1.0;
         // A limit far above what was ever needed bounds nothing.
-        let needed = (4.0 * window.load()).max(f64::from(FIRST));
+        let mut needed = (4.0 * window.load()).max(f64::from(FIRST));
+        self.phase = Phase::Cruise;
+        if self.is_shared {
+            // One that comes with more is met with less, for the sake of the others.
+            needed = (2.0 * window.usual_load()).max(f64::from(FIRST / 2));
+            self.phase = Phase::Reserve;
+            self.reserve.put_off(mean_us, now);
+        }
         if self.limit > needed {
             self.limit = (self.limit * 0.9).max(needed);
         }
@@ -340,11 +349,15 @@ impl Limiter {
         let longer = longer.max(0.0);
         let waiting = used * longer / (1.0 + longer);
         let is_queued = waiting > 1.4 * may_wait && longer > 2.0 * mean.error;
+        let was_queued = std::mem::replace(&mut self.is_queued, is_queued);
         if matches!(self.phase, Phase::Reserve) {
-            // If it is so, the limit itself tells.
-            self.is_balanced = !is_queued;
+            self.is_balanced = true;
             if !is_queued {
+                self.sinking = None;
                 self.base_us += (mean.us - self.base_us) * reserve::BASE_WEIGHT;
+            } else if was_queued {
+                // Once may be chance, and nothing here takes it back soon.
+                self.sink(used, mean, may_wait);
             }
         } else if is_queued {
             self.sink(used, mean, may_wait);
@@ -353,8 +366,8 @@ impl Limiter {
             self.rise = 1.0;
         } else if self.may_rise(mean) && (waiting < 0.7 * may_wait || longer < mean.error) {
             self.sinking = None;
-            let rise = if self.is_new { self.limit } else { self.rise };
-            self.limit += rise;
+            let doubles = self.is_new && !self.is_shared;
+            self.limit += if doubles { self.limit } else { self.rise };
             if !self.is_base_known {
                 self.limit = self.limit.min(self.ceiling);
             }

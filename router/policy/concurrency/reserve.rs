@@ -21,6 +21,9 @@ const KEPT_SHARE: f64 = 0.2;
 /// them is not more exact.
 const NEARLY: f64 = 0.3;
 
+/// Before the first look, that many are worked on of those that it may have.
+const GUESSED: f64 = 0.85;
+
 /// Weight of a look in what is known of how many are worked on.
 const WEIGHT: f64 = 0.3;
 /// One that shows so many times as many, or more, is believed at once.
@@ -79,10 +82,23 @@ impl Reserve {
             self.looks += 1;
         }
         self.short = 0;
+        self.next_look_us = self.moment_us(mean_us, now);
+        true
+    }
+
+    /// Nobody asks for more than there is: the limit is looked at after somebody
+    /// does, not at once.
+    pub(super) fn put_off(&mut self, mean_us: f64, now: &Now) {
+        if self.is_look_due(now.now_us) {
+            self.looks = 0;
+            self.next_look_us = self.moment_us(mean_us, now);
+        }
+    }
+
+    fn moment_us(&self, mean_us: f64, now: &Now) -> u64 {
         let every_us = LOOK_EVERY_US.max(LOOK_EVERY_TIMES * mean_us as u64);
         let every_us = every_us >> FIRST_LOOKS.saturating_sub(self.looks);
-        self.next_look_us = now.shared_moment_apart_us(every_us, self.apart);
-        true
+        now.shared_moment_apart_us(every_us, self.apart)
     }
 
     /// When the limit is to be looked at.
@@ -105,10 +121,9 @@ impl Reserve {
 
     /// Requests that it may have with places kept free.
     pub(super) fn level(&self, limit: f64) -> f64 {
-        let served = if self.served == 0.0 {
-            limit
-        } else {
-            self.served
+        let served = match self.served {
+            0.0 => GUESSED * limit,
+            served => served,
         };
         let kept = KEPT.min(KEPT_SHARE * served);
         (served - kept).min(limit).max(1.0)

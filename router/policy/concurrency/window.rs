@@ -47,8 +47,20 @@ impl Window {
     /// Requests it had at once, on average (Little), or has now: of those that
     /// take long most are not answered yet.
     pub(super) fn load(&self) -> f64 {
-        let on_average = self.sum_us as f64 / self.length_us.max(1) as f64;
-        on_average.max(f64::from(self.awaiting))
+        self.on_average().max(f64::from(self.awaiting))
+    }
+
+    /// The same where a moment with more than that is to count for nothing.
+    pub(super) fn usual_load(&self) -> f64 {
+        if self.answers >= self.awaiting {
+            self.on_average()
+        } else {
+            self.load()
+        }
+    }
+
+    fn on_average(&self) -> f64 {
+        self.sum_us as f64 / self.length_us.max(1) as f64
     }
 }
 
