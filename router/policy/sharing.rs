@@ -11,14 +11,15 @@
 //! networks keep a line for calls that must not be lost (Kelly, *Loss networks*,
 //! 1991).
 //!
-//! **Invariant**: an app that may not have one more has one there already, so it
-//! is always one of its own answers that makes it look again: no app need be
-//! woken for another's.
+//! **Invariant**: an app that may not have one more has one there already, so one of
+//! its own answers makes it look again, if not the clock before: no app need be
+//! woken for another's. Where there are more apps than places each may have one, and
+//! the limit bounds nothing.
 
 /// What each of so many apps may have of a server, that works on so many requests
 /// at once, whatever the others do.
 pub fn fair_share(served: u32, apps: u32) -> u32 {
-    served.div_ceil(apps.max(1)).max(1)
+    (served / apps.max(1)).max(1)
 }
 
 /// Requests that one app may have at once which has `own` and whatever the others
@@ -64,6 +65,12 @@ mod tests {
         ) {
             let may = allowance(own, fair_share(limit, apps), own + others, limit);
             prop_assert!(may > own || own > 0);
+        }
+
+        #[test]
+        fn all_but_one_leave_a_place_for_the_last(limit in 2..1_000u32, apps in 2..50u32) {
+            prop_assume!(apps <= limit);
+            prop_assert!((apps - 1) * fair_share(limit, apps) < limit);
         }
 
         #[test]

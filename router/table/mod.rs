@@ -226,6 +226,7 @@ impl Table {
     /// The apps that ever had a request since they were registered, in no
     /// order. Costs as much as there are of these, not as the table is long.
     pub fn hot_apps(&self) -> impl Iterator<Item = Arc<App>> + '_ {
+        self.hot.servers.sweep();
         self.hot.names().filter_map(|name| {
             let app = self.app(&name);
             if app.is_none() {

@@ -39,7 +39,7 @@ impl App {
             let usual = |by: fn(&BackendLive) -> u64| self.usual_us(by).unwrap_or(median_us);
             let usual_us = usual(|one| one.latency.measured_us());
             live.median_us.store(usual_us, Relaxed);
-            let undisturbed_us = usual(|one| one.capacity().base_us()).min(usual_us);
+            let undisturbed_us = usual(|one| one.undisturbed_us()).min(usual_us);
             live.undisturbed_us.store(undisturbed_us, Relaxed);
             live.slow_us.store(slow_us, Relaxed);
         }

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::capacity::{Capacity, Heard};
-use super::server::Seat;
+use super::capacity::{Capacity, Heard, Loaded};
+use super::server::{Crowd, Seat, Share};
 use super::vitals::Told;
 use super::{App, AppLive, BackendLive};
 use crate::policy::concurrency::FIRST;
@@ -29,7 +29,7 @@ impl App {
         let heard = Heard {
             took_us,
             awaiting: backend.awaiting(),
-            apps: share.map_or(1, |share| share.apps()),
+            apps: share.map_or(1, |share| share.apps(share.crowd())),
             now_us: told.now_us,
             wall_us: told.wall_us,
         };
@@ -116,7 +116,7 @@ impl App {
     /// which tells nothing if answers take longer anyway.
     pub fn abandoned(&self, told: &Told) {
         let backend = self.backends[told.index].live();
-        if told.waited_us >= backend.capacity().base_us() {
+        if told.waited_us >= backend.undisturbed_us() {
             self.heard(self.live(), backend, told, told.waited_us);
         }
     }
@@ -137,11 +137,21 @@ impl BackendLive {
         }
     }
 
+    /// What its answers take where nobody waits for another, microseconds; 0:
+    /// unknown. Of a server that several apps share that is known only of all
+    /// apps' together, so it is what this one's take.
+    pub(super) fn undisturbed_us(&self) -> u64 {
+        match self.share.get() {
+            Some(_) => self.latency.measured_us(),
+            None => self.capacity.base_us(),
+        }
+    }
+
     /// Requests that wait for its answer, or its server's.
     #[inline]
     fn awaiting(&self) -> u32 {
         match self.share.get() {
-            Some(share) => share.awaiting(),
+            Some(share) => share.crowd().all,
             None => self.load.read().awaiting,
         }
     }
@@ -151,7 +161,7 @@ impl BackendLive {
     pub(super) fn crowd(&self) -> u32 {
         let own = self.load.read();
         let others = self.share.get().map_or(0, |share| {
-            let all = share.awaiting();
+            let all = share.crowd().all;
             all.saturating_sub(own.awaiting)
         });
         own.in_flight.saturating_add(others)
@@ -162,11 +172,10 @@ impl BackendLive {
     #[inline]
     pub(super) fn is_full(&self, most: u32) -> bool {
         let own = self.load.read();
-        let limit = match self.share.get() {
-            Some(share) => share.allowance(own.awaiting, share.awaiting()),
-            None => self.capacity.limit(),
-        };
-        own.is_full(most, limit)
+        match self.share.get() {
+            Some(share) => is_full_of(own, most, share, share.crowd()),
+            None => own.is_full(most, self.capacity.limit()),
+        }
     }
 
     /// Counts one more request, that waits for its answer; `most` is what the app
@@ -177,19 +186,21 @@ impl BackendLive {
     /// There is no room for it any more.
     pub(super) fn begin(&self, most: u32, now_us: u64) -> Result<Option<Seat>, Full> {
         let before = self.load.begin();
-        let (seat, limit, is_last) = match self.share.get() {
+        let (seat, is_full, is_last) = match self.share.get() {
             None => {
                 let limit = self.capacity.limit();
-                (None, limit, before.awaiting + 1 >= limit.min(most))
+                let is_last = before.awaiting + 1 >= limit.min(most);
+                (None, before.is_full(most, limit), is_last)
             }
             Some(share) => {
                 share.note(now_us);
-                let (seat, all) = share.sit();
-                let limit = share.allowance(before.awaiting, all);
-                (Some(seat), limit, all + 1 >= self.capacity().limit())
+                let (seat, crowd) = share.sit();
+                let is_last = crowd.all + 1 >= share.server().capacity.limit();
+                let is_full = is_full_of(before, most, share, crowd);
+                (Some(seat), is_full, is_last)
             }
         };
-        if before.is_full(most, limit) {
+        if is_full {
             self.load.end();
             return Err(Full);
         }
@@ -210,4 +221,14 @@ impl BackendLive {
         }
         seat
     }
+}
+
+/// The same for one that shares a server. Requests that were there before it did
+/// are its own only.
+fn is_full_of(own: Loaded, most: u32, share: &Share, crowd: Crowd) -> bool {
+    let crowd = Crowd {
+        own: crowd.own.max(own.awaiting),
+        ..crowd
+    };
+    own.is_full(most, u32::MAX) || crowd.own >= share.allowance(crowd)
 }

@@ -53,6 +53,16 @@ fn share(app: &App) -> Option<&Share> {
     app.backends[0].live().share.get()
 }
 
+/// What waits for its server's answers.
+fn all(app: &App) -> u32 {
+    share(app).unwrap().crowd().all
+}
+
+fn apps_of(app: &App) -> u32 {
+    let share = share(app).unwrap();
+    share.apps(share.crowd())
+}
+
 /// Two apps that have found out that they share a server.
 fn two() -> (Table, Arc<App>, Arc<App>) {
     let table = Table::new(1);
@@ -93,14 +103,14 @@ fn one_fills_a_server_and_the_other_gets_its_share_all_the_same() {
     drop(held);
     assert!(!noisy.is_full(0) && !quiet.is_full(0));
     drop(few);
-    assert_eq!(share(&noisy).unwrap().awaiting(), 0);
+    assert_eq!(all(&noisy), 0);
 }
 
 #[test]
 fn a_request_whose_answer_began_or_whose_client_is_waited_for_takes_no_place() {
     let (_table, noisy, quiet) = two();
     let held = fill(&noisy);
-    let awaiting = || share(&quiet).unwrap().awaiting();
+    let awaiting = || all(&quiet);
     assert_eq!(awaiting(), FIRST);
     held[0].heard();
     held[1].park();
@@ -122,7 +132,7 @@ fn who_was_there_alone_counts_from_before_it_was_shared() {
     assert!(one.is_some() && share(&noisy).is_some());
     assert!(take(&noisy).is_none(), "it has all there is");
     drop(held);
-    assert_eq!(share(&noisy).unwrap().awaiting(), 1);
+    assert_eq!(all(&noisy), 1);
 }
 
 #[test]
@@ -130,7 +140,7 @@ fn an_app_that_had_no_request_for_a_while_has_no_share() {
     let (_table, noisy, quiet) = two();
     let term_us = 1 << TERM_BITS;
     let at = |app, term: u64| drop(Checkout::take(app, 0, term * term_us, false));
-    let apps = || share(&noisy).unwrap().apps();
+    let apps = || apps_of(&noisy);
     assert_eq!(apps(), 2);
     at(&noisy, 7);
     assert_eq!(apps(), 1, "long ago");
@@ -156,12 +166,65 @@ fn an_app_registered_anew_or_twice_shares_with_nobody() {
 }
 
 #[test]
+fn an_app_that_registers_a_process_twice_has_no_more_of_it() {
+    let table = Table::new(1);
+    let to = table.revision() + 1;
+    let backend = |id: &str| BackendRecord {
+        id: id.to_owned(),
+        address: SHARED.to_owned(),
+        weight: 100,
+        incarnation: 1,
+        ..BackendRecord::default()
+    };
+    let put_twice = AppRecord {
+        name: "twice".to_owned(),
+        domains: vec!["twice.example".to_owned()],
+        backends: vec![backend("web.1"), backend("web.2")],
+        revision: to,
+        ..AppRecord::default()
+    };
+    table.apply(&Delta {
+        from: to - 1,
+        to,
+        ops: vec![Op {
+            change: Some(Change::Put(put_twice)),
+        }],
+        ..Delta::default()
+    });
+    let twice = table.app("twice").unwrap();
+    let twice = &twice;
+    let by = |index| std::iter::from_fn(move || Checkout::take(twice, index, 1_000_000, false));
+    drop((by(0).next(), by(1).next()));
+    let alone: Vec<_> = by(0).chain(by(1)).take(1_000).collect();
+    assert_eq!(alone.len(), FIRST as usize, "one process, one limit");
+    let quiet = put(&table, "quiet", SHARED, 1);
+    let one = take(&quiet);
+    assert!(one.is_some());
+    assert_eq!(apps_of(&quiet), 2);
+    drop(alone);
+    let rest: Vec<_> = by(1).chain(by(0)).take(1_000).collect();
+    assert_eq!(rest.len(), FIRST as usize - 1);
+    assert_eq!(fill(&quiet).len(), FIRST as usize / 2 - 1);
+}
+
+#[test]
+fn an_app_whose_requests_take_long_counts_while_they_do() {
+    let (_table, noisy, quiet) = two();
+    let long = take(&quiet);
+    let later = |app| Checkout::take(app, 0, 100 << TERM_BITS, false);
+    drop(later(&noisy));
+    assert_eq!(apps_of(&noisy), 2);
+    drop(long);
+    assert_eq!(apps_of(&noisy), 1);
+}
+
+#[test]
 fn a_server_ends_with_its_last_backend_and_addresses_are_forgotten() {
     let (table, noisy, quiet) = two();
     let known = || {
         let shards = table.hot.servers.shards.iter();
         shards
-            .map(|shard| shard.lock().unwrap().known.len())
+            .map(|shard| shard.lock().unwrap().map.len())
             .sum::<usize>()
     };
     assert_eq!(known(), 1);
@@ -173,6 +236,11 @@ fn a_server_ends_with_its_last_backend_and_addresses_are_forgotten() {
     }
     // As many as each lock may leave, not as there ever were.
     assert!(known() <= SHARDS * 20, "{}", known());
+    for _ in 0..SHARDS {
+        table.hot.servers.sweep();
+    }
+    // That of the quiet one, which the table holds, and the last.
+    assert_eq!(known(), 2);
     let again = put(&table, "noisy", SHARED, 5_000);
     drop(take(&again));
     assert!(share(&again).is_some(), "the quiet one is still there");
@@ -226,7 +294,7 @@ fn counts_come_out_whatever_happens_at_once() {
             });
         }
     });
-    assert_eq!(share(&noisy).unwrap().awaiting(), 0);
+    assert_eq!(all(&noisy), 0);
     assert_eq!(noisy.in_flight(0) + quiet.in_flight(0), 0);
     assert_eq!(fill(&quiet).len(), FIRST as usize);
 }

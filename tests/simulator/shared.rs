@@ -135,6 +135,13 @@ fn apps_that_all_want_more_than_there_is_have_equal_parts() {
         let (one, other) = beside(1, service, 1, 5.0 * CAPACITY, 1.5 * CAPACITY);
         let sum = one.per_second + other.per_second;
         assert!(sum >= 0.9 * CAPACITY, "{service:?}: {one:?} {other:?}");
+        if service == SERVICES[0] {
+            let inside_us = one.inside_p99_us.max(other.inside_p99_us);
+            assert!(
+                u64::from(inside_us) <= 27 * MILLISECOND,
+                "{one:?} {other:?}"
+            );
+        }
         let part = other.per_second / sum;
         assert!((0.4..0.6).contains(&part), "{service:?}: {one:?} {other:?}");
     }

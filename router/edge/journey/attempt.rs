@@ -339,9 +339,11 @@ fn overtake<S: Wire>(
     }
     ex.meet(&current.checkout);
     // What descriptors are left, requests need that have no connection yet.
-    let checkout = match ex.client.thread.shared.door.is_short(&current.stream) {
-        false => pick_now(ex),
-        true => pick_kept(ex),
+    let door = &ex.client.thread.shared.door;
+    let checkout = if spend == Retry::Hedge && door.is_short(&current.stream) {
+        pick_kept(ex)
+    } else {
+        pick_now(ex)
     };
     let Some(checkout) = checkout else {
         return Next::Wait(current);

@@ -408,7 +408,11 @@ fn poll_wait<S: Wire>(
         .lines
         .is_dismissed(ex.client.deadline.slot())
     {
-        return Poll::Ready(Err(Failed::Dismissed.into()));
+        // An answer that was held back is better than none.
+        return Poll::Ready(Err(match ex.tries.poor.is_some() {
+            true => Failed::Answer(Code::H22).into(),
+            false => Failed::Dismissed.into(),
+        }));
     }
     loop {
         // Asked again in the line too: room made before joining it woke nobody.

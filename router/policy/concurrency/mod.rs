@@ -209,6 +209,8 @@ impl Limiter {
     pub fn raise(&mut self, most: u32) {
         self.limit = (2.0 * self.limit).clamp(1.0, f64::from(most));
         self.applied = self.limit as u32;
+        // What was lowered for a look is not any more.
+        (self.phase, self.sinking) = (Phase::Cruise, None);
     }
 
     /// Looks at what was seen since the last step. `now_us` is by a clock that
@@ -379,19 +381,6 @@ impl Limiter {
         }
     }
 
-    /// Where several apps share the backend: below the limit, once that is found,
-    /// and at it for a look now and then.
-    fn next_phase(&mut self, used: f64, mean: &Mean, now: &Now) -> Phase {
-        if !self.is_shared || !self.is_balanced || !self.is_base_known {
-            return Phase::Cruise;
-        }
-        let served = used * (self.undisturbed_us() / mean.us).min(1.0);
-        if matches!(self.phase, Phase::Reserve) || self.reserve.look(served, mean.us, now) {
-            return Phase::Reserve;
-        }
-        Phase::Cruise
-    }
-
     /// Multiples of the golden ratio, from 0 to 1: fractions come out right on
     /// average, soon.
     fn dither(&self) -> f64 {
@@ -474,10 +463,7 @@ impl Limiter {
         }
         Next::Begin {
             limit: self.applied,
-            served: match self.is_shared {
-                true => (self.reserve.served(self.limit) as u32).max(1),
-                false => self.applied,
-            },
+            served: self.served(),
             after_us,
             for_us: window_us(self.base_us).min(until_dip_us),
             most_us: match self.base_us {

@@ -12,6 +12,8 @@
 //! Times are microseconds.
 
 use super::dip::Now;
+use super::window::Mean;
+use super::{DIP, Limiter, Phase};
 
 /// Places kept free.
 const KEPT: f64 = 1.0;
@@ -127,6 +129,32 @@ impl Reserve {
         };
         let kept = KEPT.min(KEPT_SHARE * served);
         (served - kept).min(limit).max(1.0)
+    }
+}
+
+impl Limiter {
+    /// Where several apps share the backend: below the limit, once that is found,
+    /// and at it for a look now and then.
+    pub(super) fn next_phase(&mut self, used: f64, mean: &Mean, now: &Now) -> Phase {
+        if !self.is_shared || !self.is_balanced || !self.is_base_known {
+            return Phase::Cruise;
+        }
+        let served = used * (self.undisturbed_us() / mean.us).min(1.0);
+        if matches!(self.phase, Phase::Reserve) || self.reserve.look(served, mean.us, now) {
+            return Phase::Reserve;
+        }
+        Phase::Cruise
+    }
+
+    /// What the apps that share the backend have fair shares of.
+    pub(super) fn served(&self) -> u32 {
+        let served = match self.phase {
+            _ if !self.is_shared => return self.applied,
+            // Or where each asks for its share, nothing would be lowered.
+            Phase::Dip(_) => DIP * self.reserve.served(self.limit),
+            Phase::Cruise | Phase::Reserve => self.reserve.served(self.limit),
+        };
+        (served as u32).max(1)
     }
 }
 

@@ -194,11 +194,12 @@ fn work_that_takes_twice_as_long_is_no_queue() {
 
 #[test]
 fn where_several_apps_share_a_place_is_kept_free_but_for_moments() {
+    // Of fifty one more or less cannot be told.
     for (workers, most, least) in [
         (1, 1.02, 0.95),
         (4, 0.85, 0.7),
         (10, 0.92, 0.85),
-        (50, 1.0, 0.95),
+        (50, 1.01, 0.95),
     ] {
         let mut bench = Bench::new(STEADY, workers, 1);
         bench.apps = 2;

@@ -77,7 +77,7 @@ pub enum Next {
         /// Requests that the backend may have at once.
         limit: u32,
         /// What it can work on at once, of which each app that shares it has a fair
-        /// share: what is lowered for a moment is not lowered for those.
+        /// share.
         served: u32,
         /// Until it begins, microseconds: answers that come before are of the
         /// limit before.
