@@ -224,7 +224,8 @@ impl Table {
     }
 
     /// The apps that ever had a request since they were registered, in no
-    /// order. Costs as much as there are of these, not as the table is long.
+    /// order. Costs as much as there are of these, not as the table is long. Each call
+    /// also forgets some of the addresses whose backends are gone.
     pub fn hot_apps(&self) -> impl Iterator<Item = Arc<App>> + '_ {
         self.hot.servers.sweep();
         self.hot.names().filter_map(|name| {

@@ -17,6 +17,7 @@
 //! first request comes, and then an empty pointer. Backends of one app that have one
 //! address are one part of a server: an app that registers a process twice has no
 //! more of it.
+//!
 //! A server once made is there until the last of its backends is gone; while only
 //! one app has requests for it, that app may have all it can do.
 
