@@ -37,8 +37,8 @@ use super::capacity::Capacity;
 use crate::policy::sharing;
 
 /// An app that had no request for so long (to the next power of two in
-/// microseconds: 4.2 s), or for twice that, has none.
-const TERM_BITS: u32 = 22;
+/// microseconds: 1.05 s), or for twice that, has none.
+const TERM_BITS: u32 = 20;
 
 /// What several apps share.
 #[derive(Debug)]
