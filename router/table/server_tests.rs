@@ -3,12 +3,12 @@
 use std::thread;
 
 use super::*;
-use crate::feed::messages::{AppRecord, BackendRecord, Change, Delta, Op};
+use crate::feed::messages::{AppRecord, BackendRecord};
 use crate::policy::admission::Joining;
 use crate::policy::admission::standing::Pace;
 use crate::policy::balance::Candidates;
 use crate::policy::concurrency::FIRST;
-use crate::table::{App, Checkout, Table};
+use crate::table::{App, Checkout, Table, tests};
 
 const SHARED: &str = "10.0.0.1:9001";
 const OWN: &str = "10.0.0.1:9002";
@@ -28,14 +28,7 @@ fn put(table: &Table, name: &str, address: &str, incarnation: u64) -> Arc<App> {
         revision: to,
         ..AppRecord::default()
     };
-    let nacks = table.apply(&Delta {
-        from: to - 1,
-        to,
-        ops: vec![Op {
-            change: Some(Change::Put(record)),
-        }],
-        ..Delta::default()
-    });
+    let nacks = tests::put(table, vec![record]);
     assert!(nacks.is_empty(), "{nacks:?}");
     table.app(name).unwrap()
 }
@@ -183,14 +176,7 @@ fn an_app_that_registers_a_process_twice_has_no_more_of_it() {
         revision: to,
         ..AppRecord::default()
     };
-    table.apply(&Delta {
-        from: to - 1,
-        to,
-        ops: vec![Op {
-            change: Some(Change::Put(put_twice)),
-        }],
-        ..Delta::default()
-    });
+    tests::put(&table, vec![put_twice]);
     let twice = table.app("twice").unwrap();
     let twice = &twice;
     let by = |index| std::iter::from_fn(move || Checkout::take(twice, index, 1_000_000, false));

@@ -47,7 +47,7 @@ fn delta(to: u64, changes: Vec<Change>) -> Delta {
     }
 }
 
-fn put(table: &Table, records: Vec<AppRecord>) -> Vec<Nack> {
+pub(super) fn put(table: &Table, records: Vec<AppRecord>) -> Vec<Nack> {
     let to = table.revision() + 1;
     table.apply(&delta(to, records.into_iter().map(Change::Put).collect()))
 }

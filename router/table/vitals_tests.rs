@@ -11,7 +11,7 @@ use crate::policy::admission::standing::Pace;
 use crate::policy::balance::Tried;
 use crate::policy::health::{ConnectFailure, Reason};
 use crate::policy::retry::Retry;
-use crate::table::Table;
+use crate::table::{Table, tests};
 
 #[path = "vitals_evidence_tests.rs"]
 mod evidence;
@@ -50,14 +50,7 @@ fn put(table: &Table, record: AppRecord) -> Arc<App> {
         revision: to,
         ..record
     };
-    let nacks = table.apply(&Delta {
-        from: to - 1,
-        to,
-        ops: vec![Op {
-            change: Some(Change::Put(record)),
-        }],
-        ..Delta::default()
-    });
+    let nacks = tests::put(table, vec![record]);
     assert!(nacks.is_empty(), "{nacks:?}");
     table.app("shop").unwrap()
 }
